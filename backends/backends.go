@@ -1,0 +1,72 @@
+// Package backends defines where archives are stored: a flat namespace of
+// whole files. Each sub-package drives one kind of store; package all opens
+// any of them from its URL; package backendtest holds the contract as a test.
+package backends
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// File is a stored file as a listing shows it.
+type File struct {
+	Name    string
+	Size    int64     // bytes; -1 if the store does not tell
+	ModTime time.Time // zero if the store does not tell
+	Tier    string    // access tier or storage class as the store names it; "" if it has none
+}
+
+// Backend is a flat namespace of whole files. It is safe for concurrent use.
+// A missing file is fs.ErrNotExist; what may succeed on another try is
+// ErrTransient; both are wrapped with the name of the file or the operation.
+// Every method returns soon after its context is cancelled.
+type Backend interface {
+	// List returns all files, in no order. A container or directory that
+	// does not exist yet lists as empty only if the driver can create it;
+	// else it is fs.ErrNotExist.
+	List(ctx context.Context) ([]File, error)
+	// Open reads n bytes from offset off; n < 0 reads to the end. A range
+	// that goes beyond the end is cut there. The reader fails with an error
+	// other than io.EOF when the body ends before it should.
+	Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, error)
+	// Put stores all of r, from its current position on, under name. It is
+	// all or nothing: a reader never sees a part of it, and after an error
+	// the old content, or none, is there. It replaces an existing file.
+	Put(ctx context.Context, name string, r io.ReadSeeker) error
+	// Delete removes a file. Deleting what is not there is fs.ErrNotExist.
+	Delete(ctx context.Context, name string) error
+}
+
+// Stater is a Backend that can tell of one file without a listing.
+type Stater interface {
+	// Stat returns what List would for one file.
+	Stat(ctx context.Context, name string) (File, error)
+}
+
+// Exclusive is a Backend that can store a file only where none is, as one
+// step that two writers cannot both win.
+type Exclusive interface {
+	// PutNew is Put, but fails with fs.ErrExist if the name is taken.
+	PutNew(ctx context.Context, name string, r io.ReadSeeker) error
+}
+
+// Tierer is a Backend whose files have access tiers.
+type Tierer interface {
+	// SetTier moves a file to a tier. From an archive tier this begins a
+	// rehydration, which can take hours; priority is "Standard" or "High".
+	SetTier(ctx context.Context, name, tier, priority string) error
+}
+
+var (
+	// ErrTransient marks what may succeed on another try: a broken
+	// connection, a timeout, a server too busy.
+	ErrTransient = errors.New("temporary failure")
+	// ErrArchived marks a file that must be rehydrated before it is read.
+	ErrArchived = errors.New("in an archive tier: it must be rehydrated before it can be read")
+	// ErrAuth marks credentials that are missing or refused.
+	ErrAuth = errors.New("credentials missing or refused")
+	// ErrNoSpace marks a store that is full or over its quota.
+	ErrNoSpace = errors.New("no space left in the store")
+)
