@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -16,6 +17,11 @@ type File struct {
 	Size    int64     // bytes; -1 if the store does not tell
 	ModTime time.Time // zero if the store does not tell
 	Tier    string    // access tier or storage class as the store names it; "" if it has none
+
+	// Archived files cannot be read before they are rehydrated.
+	Archived bool
+	// Rehydrating files are archived, and on their way back.
+	Rehydrating bool
 }
 
 // Backend is a flat namespace of whole files. It is safe for concurrent use.
@@ -58,6 +64,28 @@ type Tierer interface {
 	// rehydration, which can take hours; priority is "Standard" or "High".
 	SetTier(ctx context.Context, name, tier, priority string) error
 }
+
+// Close releases what a backend holds, such as connections or a child
+// process, if it holds anything. The backend is not used afterwards.
+func Close(b Backend) error {
+	if c, ok := b.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// RetryAfter is an error of a store that says how long to wait before the
+// next try. Zero means that it did not say.
+type RetryAfter interface {
+	error
+	RetryAfter() time.Duration
+}
+
+// IsVolume reports whether a stored file is a volume: the bulk, which may lie
+// in a cheaper tier than manifests, signatures and indexes, because it is
+// read only to restore. Only the name is looked at; every current form of a
+// volume's name holds ".difftar", with any prefix and any suffix.
+func IsVolume(name string) bool { return strings.Contains(name, ".difftar") }
 
 var (
 	// ErrTransient marks what may succeed on another try: a broken
