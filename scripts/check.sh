@@ -1,0 +1,27 @@
+#!/bin/bash
+# check.sh    gofmt, go vet, staticcheck and govulncheck; fails if one finds something
+set -euo pipefail
+cd "$(dirname "$0")/.."
+staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+govulncheck=golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+say() { echo "check: $*"; }
+
+say gofmt
+unformatted=$(git ls-files -z '*.go' | xargs -0 -r gofmt -l)
+[ -z "$unformatted" ] || { say "gofmt would change:" $unformatted; exit 1; }
+
+say go vet
+go vet ./...
+
+say "$staticcheck"
+go run "$staticcheck" ./...
+
+# It asks vuln.go.dev what is known; where that cannot be reached there is no answer.
+say "$govulncheck"
+if ! out=$(go run "$govulncheck" ./... 2>&1); then
+	unreachable=$(grep -m 1 'vuln\.go\.dev.*\(dial\|lookup\|timeout\|refused\|unreachable\)' <<<"$out") ||
+		{ echo "$out"; say "govulncheck failed"; exit 1; }
+	say "govulncheck NOT DONE, its database cannot be reached: $unreachable"
+fi
+say done
