@@ -1,0 +1,318 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"dupfs/chain"
+	"dupfs/chain/volume"
+)
+
+// File is a stored file whose layout is known: its ranges can be read.
+type File struct {
+	chain.Stored
+	Layout *volume.Layout
+}
+
+// id names the content of a file in the caches: another file of the same name
+// has another one.
+func (f *File) id() string {
+	return fmt.Sprintf("%s %d %s", f.File(), f.Size, hex.EncodeToString(f.Layout.SHA1[:]))
+}
+
+// File returns the name as stored.
+func (f *File) File() string { return f.Stored.File }
+
+// blockKey names a decoded chunk.
+type blockKey struct {
+	file  string
+	chunk int
+}
+
+const (
+	// maxGet bounds one ranged request, in stored bytes.
+	maxGet = 4 << 20
+	// maxInFlight bounds the stored bytes on their way, of all requests.
+	maxInFlight = 32 << 20
+	// maxAhead bounds what is read ahead of a sequential reader, in bytes of
+	// plaintext of one volume.
+	maxAhead = 8 << 20
+)
+
+// fetches knows the requests under way and how each volume is being read.
+type fetches struct {
+	mu      sync.Mutex
+	pending map[blockKey]*get
+	streams map[string]*stream
+	flight  *semaphore.Weighted
+}
+
+func (f *fetches) init() {
+	f.pending = make(map[blockKey]*get)
+	f.streams = make(map[string]*stream)
+	f.flight = semaphore.NewWeighted(maxInFlight)
+}
+
+// get is one ranged request for the chunks first..last of a file.
+type get struct {
+	first, last int
+	base        int64         // storedOff of data[0]
+	done        chan struct{} // closed once data and err are set
+	data        []byte
+	err         error
+}
+
+// stream follows the reads of one volume, to see whether they are sequential.
+type stream struct {
+	next   int // chunk after the highest one read lately
+	streak int // how many chunks were read in a row
+	ahead  int // chunks below this one were asked for ahead
+}
+
+// ReadAt reads plaintext of a stored file at plainOff, as io.ReaderAt does.
+// Every byte is verified before it is returned. Chunks that are cached cost
+// nothing; neighbours that are missing are fetched in one request, and when
+// the file is read in order, some of what follows as well.
+func (s *Store) ReadAt(ctx context.Context, f *File, p []byte, plainOff int64) (int, error) {
+	if plainOff < 0 {
+		return 0, fmt.Errorf("%s: negative offset", f.File())
+	}
+	var eof error
+	if left := f.Layout.PlainSize - plainOff; int64(len(p)) > left {
+		p, eof = p[:max(left, 0)], io.EOF
+	}
+	if len(p) == 0 {
+		return 0, eof
+	}
+	id := f.id()
+	first, last := f.Layout.Find(plainOff), f.Layout.Find(plainOff+int64(len(p))-1)
+	s.ahead(f, id, first, last)
+	if last > first {
+		s.warm(f, id, first, last, last)
+	}
+	n := 0
+	for k := first; k <= last; k++ {
+		block, err := s.block(ctx, f, id, k, last)
+		if err != nil {
+			return n, err
+		}
+		from := plainOff + int64(n) - f.Layout.Chunk(k).PlainOff
+		if from < 0 || from >= int64(len(block)) {
+			return n, chain.Corrupt(f.File(), fmt.Sprintf("chunk %d is shorter than its table says", k))
+		}
+		n += copy(p[n:], block[from:])
+	}
+	if n < len(p) {
+		return n, chain.Corrupt(f.File(), fmt.Sprintf("chunk %d is shorter than its table says", last))
+	}
+	return n, eof
+}
+
+// block returns chunk k decoded. If it must be fetched, chunks up to upTo come
+// along as far as they are neighbours and missing.
+func (s *Store) block(ctx context.Context, f *File, id string, k, upTo int) ([]byte, error) {
+	return s.blocks.Get(ctx, blockKey{id, k}, func(ctx context.Context) ([]byte, error) {
+		return s.fill(ctx, f, id, k, upTo)
+	})
+}
+
+// fill makes chunk k from the disk cache or the backend.
+func (s *Store) fill(ctx context.Context, f *File, id string, k, upTo int) ([]byte, error) {
+	c := f.Layout.Chunk(k)
+	diskKey := fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen)
+	if stored, ok := s.opts.Disk.Get(diskKey); ok {
+		if block, err := s.decodeChunk(ctx, f, k, stored); err == nil {
+			return block, nil
+		} else if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		s.opts.Disk.Drop(diskKey)
+	}
+	stored, err := s.stored(ctx, f, id, k, upTo)
+	if err != nil {
+		return nil, err
+	}
+	block, err := s.decodeChunk(ctx, f, k, stored)
+	if err != nil {
+		return nil, err
+	}
+	s.opts.Disk.Put(diskKey, stored)
+	return block, nil
+}
+
+// decodeChunk decodes and verifies; no more at a time than there are cores.
+func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte) ([]byte, error) {
+	select {
+	case s.decode <- struct{}{}:
+		defer func() { <-s.decode }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c := f.Layout.Chunk(k)
+	if int64(len(stored)) != c.StoredLen {
+		return nil, chain.Corrupt(f.File(), fmt.Sprintf("chunk %d has %d bytes, not %d", k, len(stored), c.StoredLen))
+	}
+	block, err := f.Layout.Decode(make([]byte, 0, c.PlainLen), k, stored)
+	if err != nil {
+		var corrupt *chain.CorruptError
+		if errors.As(err, &corrupt) {
+			return nil, err
+		}
+		return nil, chain.Corrupt(f.File(), fmt.Sprintf("chunk %d: %v", k, err))
+	}
+	return block, nil
+}
+
+// stored returns the stored bytes of chunk k, joining a request under way or
+// beginning one that brings its missing neighbours up to upTo.
+func (s *Store) stored(ctx context.Context, f *File, id string, k, upTo int) ([]byte, error) {
+	g := s.request(f, id, k, upTo)
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if g.err != nil {
+		return nil, g.err
+	}
+	c := f.Layout.Chunk(k)
+	from := c.StoredOff - g.base
+	return g.data[from : from+c.StoredLen : from+c.StoredLen], nil
+}
+
+// request returns the request that brings chunk k.
+func (s *Store) request(f *File, id string, k, upTo int) *get {
+	s.fetches.mu.Lock()
+	defer s.fetches.mu.Unlock()
+	if g := s.fetches.pending[blockKey{id, k}]; g != nil {
+		return g
+	}
+	c := f.Layout.Chunk(k)
+	end := c.StoredOff + c.StoredLen
+	g := &get{first: k, last: k, base: c.StoredOff, done: make(chan struct{})}
+	s.fetches.pending[blockKey{id, k}] = g
+	for j := k + 1; j <= upTo && j < f.Layout.Len(); j++ {
+		c := f.Layout.Chunk(j)
+		if c.StoredOff+c.StoredLen-g.base > maxGet || !s.missing(f, id, j) {
+			break
+		}
+		g.last, end = j, max(end, c.StoredOff+c.StoredLen)
+		s.fetches.pending[blockKey{id, j}] = g
+	}
+	s.behind.Go(func() { s.run(g, f, id, end-g.base) })
+	return g
+}
+
+// missing reports whether chunk j must come from the backend and nobody has
+// asked for it. The lock is held. A chunk that a reader of its own waits for
+// counts as missing as long as there is no request for it.
+func (s *Store) missing(f *File, id string, j int) bool {
+	key := blockKey{id, j}
+	if s.fetches.pending[key] != nil {
+		return false
+	}
+	if _, ok := s.blocks.Peek(key); ok {
+		return false
+	}
+	c := f.Layout.Chunk(j)
+	return !s.opts.Disk.Has(fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen))
+}
+
+// run carries a request out. It lasts as long as the store, not the reader:
+// the backend bounds its time, and what it brings is wanted again.
+func (s *Store) run(g *get, f *File, id string, n int64) {
+	defer func() {
+		s.fetches.mu.Lock()
+		for k := g.first; k <= g.last; k++ {
+			delete(s.fetches.pending, blockKey{id, k})
+		}
+		s.fetches.mu.Unlock()
+		close(g.done)
+	}()
+	weight := min(n, maxInFlight)
+	if g.err = s.fetches.flight.Acquire(s.ctx, weight); g.err != nil {
+		return
+	}
+	defer s.fetches.flight.Release(weight)
+	g.data, g.err = s.fetch(s.ctx, f.File(), g.base, n)
+}
+
+// warm decodes chunks from..to behind the reader, fetching neighbours
+// together. What fails is met again by whoever reads it.
+func (s *Store) warm(f *File, id string, from, to, upTo int) {
+	for k := from; k <= to && k < f.Layout.Len(); k++ {
+		if s.blocks.Has(blockKey{id, k}) {
+			continue
+		}
+		s.behind.Go(func() { _, _ = s.block(s.ctx, f, id, k, upTo) })
+	}
+}
+
+// maxStreams bounds the volumes whose reading is followed.
+const maxStreams = 256
+
+// ahead notes a read of chunks first..last and, when the volume is being read
+// in order, asks for what follows: twice as much each time, up to maxAhead and
+// a quarter of the memory budget.
+func (s *Store) ahead(f *File, id string, first, last int) {
+	s.fetches.mu.Lock()
+	st := s.fetches.streams[id]
+	if st == nil {
+		if len(s.fetches.streams) >= maxStreams {
+			clear(s.fetches.streams)
+		}
+		st = &stream{next: -1}
+		s.fetches.streams[id] = st
+	}
+	from, to := st.read(first, last, s.window(f))
+	s.fetches.mu.Unlock()
+	if from <= to {
+		s.warm(f, id, from, to, to)
+	}
+}
+
+// window returns how many chunks of f may be read ahead.
+func (s *Store) window(f *File) int {
+	n := f.Layout.Len()
+	if n == 0 {
+		return 0
+	}
+	each := max(f.Layout.PlainSize/int64(n), 1)
+	return int(min(int64(n), min(int64(maxAhead), s.opts.Memory/4)/each))
+}
+
+// nearby is how far, in chunks, a read may be from the expected place and
+// still belong to the sequence: several files are read side by side.
+const nearby = 4
+
+// read notes a read of first..last and returns the chunks to ask for ahead,
+// from > to if none.
+func (st *stream) read(first, last, window int) (from, to int) {
+	if first > st.next+nearby || first < st.next-1-nearby || st.next < 0 {
+		*st = stream{next: last + 1, ahead: last + 1}
+		return 1, 0
+	}
+	if last < st.next {
+		return 1, 0
+	}
+	st.streak += last + 1 - st.next
+	st.next = last + 1
+	if st.streak < 2 {
+		return 1, 0
+	}
+	size := min(2*st.streak, window)
+	from = max(st.ahead, st.next)
+	to = st.next + size - 1
+	// In batches, so that a request brings several chunks.
+	if to-from+1 < max(size/2, 1) {
+		return 1, 0
+	}
+	st.ahead = to + 1
+	return from, to
+}

@@ -1,0 +1,170 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"dupfs/backends"
+	"dupfs/chain"
+	"dupfs/chain/pgp"
+	"dupfs/chain/volume"
+)
+
+// Writer builds a stored file in a temporary file without a name and then
+// uploads it. Use: write, then Commit (or Seal and Upload), and always Abort,
+// which after a Commit does nothing. Not safe for concurrent use, but for one
+// thing: after Seal another goroutine may Upload.
+type Writer struct {
+	*volume.Writer
+	s    *Store
+	name chain.Name
+	tmp  *os.File
+	buf  *bufio.Writer
+	sum  hash.Hash // SHA-256 of an index, which the manifest binds
+	size int64
+}
+
+// Create begins a stored file. Its name is n's in the current form.
+func (s *Store) Create(ctx context.Context, n chain.Name) (*Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	n.File = s.opts.Prefixes.Format(n)
+	var enc *pgp.Encrypter
+	if n.Layer == chain.OpenPGP {
+		var err error
+		if enc, err = s.encrypter(); err != nil {
+			return nil, fmt.Errorf("%s: %w", n.File, err)
+		}
+	}
+	tmp, err := s.temp()
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{s: s, name: n, tmp: tmp, buf: bufio.NewWriterSize(tmp, 256<<10)}
+	var out io.Writer = w.buf
+	if n.Kind == chain.IndexFile {
+		w.sum = sha256.New()
+		out = io.MultiWriter(w.buf, w.sum)
+	}
+	o := s.opts.Volume
+	o.NoTrailer = n.Kind == chain.ManifestFile
+	if w.Writer, err = volume.NewWriter(out, n.Layer, enc, o); err != nil {
+		tmp.Close()
+		return nil, fmt.Errorf("%s: %w", n.File, err)
+	}
+	return w, nil
+}
+
+// encrypter returns the keys for what is written, made once.
+func (s *Store) encrypter() (*pgp.Encrypter, error) {
+	s.encOnce.Do(func() {
+		if s.opts.Encrypter == nil {
+			s.encErr = chain.ErrNoPassphrase
+			return
+		}
+		s.enc, s.encErr = s.opts.Encrypter()
+	})
+	return s.enc, s.encErr
+}
+
+// temp returns a file that is gone when it is closed, or the process dies.
+func (s *Store) temp() (*os.File, error) {
+	f, err := os.CreateTemp(s.opts.TempDir, "dupfs-*")
+	if err != nil {
+		return nil, fmt.Errorf("temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("temporary file: %w", err)
+	}
+	return f, nil
+}
+
+// Name returns the name the file will be stored under.
+func (w *Writer) Name() chain.Name { return w.name }
+
+// Size returns the size of the sealed file, in stored bytes.
+func (w *Writer) Size() int64 { return w.size }
+
+// SHA256 returns the hash of a sealed index as it is stored.
+func (w *Writer) SHA256() (sum [32]byte) {
+	if w.sum != nil {
+		w.sum.Sum(sum[:0])
+	}
+	return sum
+}
+
+// Seal ends the file; nothing can be written after it.
+func (w *Writer) Seal() (*volume.Layout, error) {
+	layout, err := w.Writer.Close()
+	if err == nil {
+		err = w.buf.Flush()
+	}
+	if err == nil {
+		w.size, err = w.tmp.Seek(0, io.SeekCurrent)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", w.name.File, err)
+	}
+	return layout, nil
+}
+
+// Upload stores the sealed file and checks the size of what arrived, where
+// the backend can tell. The temporary file is gone after it.
+func (w *Writer) Upload(ctx context.Context) error {
+	defer w.Abort()
+	if _, err := w.tmp.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("%s: %w", w.name.File, err)
+	}
+	if err := w.s.backend.Put(ctx, w.name.File, w.tmp); err != nil {
+		return err
+	}
+	return w.s.checkSize(ctx, w.name.File, w.size)
+}
+
+// ErrUploadSize says that a stored file has not the size that was sent.
+var ErrUploadSize = errors.New("wrong size after upload")
+
+// checkSize compares the size of a stored file with what was sent.
+func (s *Store) checkSize(ctx context.Context, file string, want int64) error {
+	b, ok := s.backend.(backends.Stater)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, uploadCheckTimeout)
+	defer cancel()
+	info, err := b.Stat(ctx, file)
+	switch {
+	case err != nil:
+		return fmt.Errorf("check of the upload: %w", err)
+	case info.Size >= 0 && info.Size != want:
+		return fmt.Errorf("%s: %w: %d bytes instead of %d", file, ErrUploadSize, info.Size, want)
+	}
+	return nil
+}
+
+// Commit is Seal and Upload.
+func (w *Writer) Commit(ctx context.Context) (*volume.Layout, error) {
+	layout, err := w.Seal()
+	if err != nil {
+		return nil, err
+	}
+	return layout, w.Upload(ctx)
+}
+
+// Abort gives the file up, if it was not uploaded. The error of closing a
+// temporary file that nobody will read says nothing.
+func (w *Writer) Abort() {
+	if w.tmp != nil {
+		w.Writer.Abort()
+		w.tmp.Close()
+		w.tmp = nil
+	}
+}
