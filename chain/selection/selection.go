@@ -65,7 +65,8 @@ type Rule struct {
 type Facts struct {
 	Type  chain.Type // 0 for what is never stored, such as a socket
 	Mtime int64      // seconds since 1970
-	Dev   uint64     // number of the file system it is on
+	// OtherFS says that it is not on the file system of the source.
+	OtherFS bool
 	// Holds reports whether a directory has an entry of that name. It is
 	// called only for directories, and only if there is an IfPresent rule.
 	Holds func(name string) bool
@@ -78,6 +79,8 @@ var (
 	ErrOutside = errors.New("cannot match any files in the source directory")
 	// ErrGlob marks a malformed pattern (duplicity's exit status 15).
 	ErrGlob = errors.New("bad pattern")
+	// ErrRegexp marks a regular expression that cannot be used.
+	ErrRegexp = errors.New("bad regular expression")
 	// ErrRedundant marks a last rule that includes, which has no effect
 	// (duplicity's exit status 16).
 	ErrRedundant = errors.New("the last rule is an include, so all of them have no effect")
@@ -97,17 +100,70 @@ func (e *RuleError) Unwrap() error { return e.Err }
 // Selection is a list of rules for one source. It is safe for concurrent use.
 type Selection struct {
 	source string
-	rules  []matcher
+	rules  []rule
 }
-
-// matcher is one rule. It returns its opinion, and false if it has none.
-type matcher func(name string, f Facts) (Verdict, bool)
 
 // New returns the selection of these rules, in order, for a source as the
 // user typed it. Without rules everything is included. Filelists are read
-// here, up to a bound of 64 MiB each.
+// here, at most 64 MiB each. Errors are or wrap a *RuleError.
 func New(source string, rules []Rule) (*Selection, error) {
-	return &Selection{source: Source(source)}, nil
+	s := &Selection{source: Source(source)}
+	for _, r := range rules {
+		if err := s.add(r); err != nil {
+			return nil, err
+		}
+	}
+	if n := len(s.rules); n > 0 && s.rules[n-1].include {
+		return nil, &RuleError{s.rules[n-1].text, ErrRedundant}
+	}
+	return s, nil
+}
+
+// Judge returns the verdict on the entry at p. The root is always included.
+// It must be asked on the way down: p's parent was not excluded.
+func (s *Selection) Judge(p chain.Path, f Facts) Verdict {
+	if p == chain.Root || len(s.rules) == 0 {
+		return Include
+	}
+	e := entry{name: s.Name(p), Facts: f}
+	e.text = decode(e.name)
+	scan := false
+	for i := range s.rules {
+		v, ok := s.rules[i].opinion(&e)
+		switch {
+		case !ok:
+		case v == Scan:
+			scan = true
+		case v == Exclude && scan:
+			return s.scanned(f)
+		default:
+			return v
+		}
+	}
+	if scan {
+		return s.scanned(f)
+	}
+	return Include
+}
+
+// scanned returns the verdict on what a rule would scan: only directories can
+// have something below them.
+func (s *Selection) scanned(f Facts) Verdict {
+	if f.Type == chain.Dir {
+		return Scan
+	}
+	return Exclude
+}
+
+// Name returns the path as patterns see it: the source joined with p.
+func (s *Selection) Name(p chain.Path) string {
+	switch {
+	case p == chain.Root:
+		return s.source
+	case strings.HasSuffix(s.source, "/"):
+		return s.source + string(p)
+	}
+	return s.source + "/" + string(p)
 }
 
 // Source returns the source as patterns and the manifest's Localdir have it:

@@ -1,0 +1,304 @@
+package selection
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"dupfs/chain"
+	"dupfs/internal/need"
+)
+
+// option is a rule and how duplicity's command line spells it.
+type option struct {
+	rule Rule
+	args []string
+	list string
+}
+
+func glob1(include bool, p string) option {
+	return option{Rule{Kind: Glob, Include: include, Pattern: p}, []string{flag("", include), p}, ""}
+}
+
+func flag(kind string, include bool) string {
+	if include {
+		return "--include" + kind
+	}
+	return "--exclude" + kind
+}
+
+// stock returns what duplicity selects, or its exit status.
+func stock(t *testing.T, program, dir string, opts []option) ([]string, int) {
+	out, cache := t.TempDir(), t.TempDir()
+	args := []string{"full", "--no-encryption", "--no-compression", "--archive-dir", cache}
+	for i, o := range opts {
+		if o.rule.Kind == Filelist {
+			list := filepath.Join(cache, "list"+strconv.Itoa(i))
+			if err := os.WriteFile(list, []byte(o.list), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			o.args = []string{flag("-filelist", o.rule.Include), list}
+		}
+		args = append(args, o.args...)
+	}
+	cmd := exec.Command(program, append(args, "T", "file://"+out)...)
+	cmd.Dir = dir
+	text, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil, exit.ExitCode()
+	}
+	if err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return sigtarNames(t, out), 0
+}
+
+// sigtarNames lists the only sigtar in dir.
+func sigtarNames(t *testing.T, dir string) []string {
+	files, err := filepath.Glob(filepath.Join(dir, "*.sigtar"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("sigtars: %v, %v", files, err)
+	}
+	f, err := os.Open(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var names []string
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			slices.Sort(names)
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, name, _ := strings.Cut(h.Name, "/")
+		names = append(names, strings.TrimSuffix(name, "/"))
+	}
+}
+
+// ours returns what a Selection selects, or duplicity's exit status for its
+// error.
+func ours(t *testing.T, dir string, opts []option) ([]string, int) {
+	var rules []Rule
+	for _, o := range opts {
+		r := o.rule
+		if r.Kind == Filelist {
+			r.List = strings.NewReader(o.list)
+		}
+		rules = append(rules, r)
+	}
+	s, err := New("T", rules)
+	switch {
+	case errors.Is(err, ErrOutside):
+		return nil, 14
+	case errors.Is(err, ErrRedundant):
+		return nil, 16
+	case errors.Is(err, ErrGlob) && strings.Contains(err.Error(), "slashes"):
+		return nil, 15
+	case errors.Is(err, ErrGlob), errors.Is(err, ErrRegexp):
+		return nil, 30
+	case err != nil:
+		t.Fatal(err)
+	}
+	var names []string
+	var walk func(p chain.Path) (found bool)
+	walk = func(p chain.Path) bool {
+		full := filepath.Join(dir, "T", string(p))
+		info, err := os.Lstat(full)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := Facts{Type: chain.File, Mtime: info.ModTime().Unix()}
+		switch {
+		case info.IsDir():
+			f.Type = chain.Dir
+		case info.Mode()&os.ModeSymlink != 0:
+			f.Type = chain.Symlink
+		}
+		f.Holds = func(name string) bool {
+			_, err := os.Lstat(filepath.Join(full, name))
+			return err == nil
+		}
+		v := s.Judge(p, f)
+		if v == Exclude {
+			return false
+		}
+		found := v == Include
+		if f.Type == chain.Dir {
+			entries, err := os.ReadDir(full)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				found = walk(p.Join(e.Name())) || found
+			}
+		}
+		if found {
+			names = append(names, string(p))
+		}
+		return found
+	}
+	walk("")
+	slices.Sort(names)
+	return names, 0
+}
+
+// makeTree makes files and directories (names ending in a slash) in dir/T.
+func makeTree(t *testing.T, dir string, names []string) {
+	for i, n := range names {
+		full := filepath.Join(dir, "T", n)
+		parent := filepath.Dir(full)
+		if strings.HasSuffix(n, "/") {
+			parent = full
+		}
+		if err := os.MkdirAll(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if parent == full {
+			continue
+		}
+		if strings.HasSuffix(n, "lnk") {
+			if err := os.Symlink("a", full); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.WriteFile(full, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		mtime := time.Unix(1600000000+int64(i)*1000, 0)
+		if err := os.Chtimes(full, mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func compare(t *testing.T, program, dir string, opts []option) {
+	t.Helper()
+	want, wantExit := stock(t, program, dir, opts)
+	got, gotExit := ours(t, dir, opts)
+	if gotExit != wantExit || !slices.Equal(got, want) {
+		t.Errorf("%+v\n got %q, exit %d\nwant %q, exit %d", opts, got, gotExit, want, wantExit)
+	}
+}
+
+var zoo = []string{
+	"top.py", "a/x.md", "a/b/c/d.py", "a/b/e", "b/b", "b/x/b/y", "ab/q/r", "empty/", "a[", "a]b", "a-b",
+	"nl\nx", "ä", "a/ä", "UP/low", "up/x", "lnk", "w1.txt", "w[1].txt", "bad\xff\xfe", "z/", "sp ace/x",
+}
+
+// TestStock runs the rule lists whose outcome is least obvious, and random
+// ones (DUPFS_SELECTION_CASES of them), through duplicity and through us.
+func TestStock(t *testing.T) {
+	program := need.Program(t, "duplicity")
+	dir := t.TempDir()
+	makeTree(t, dir, zoo)
+	all := glob1(false, "**")
+	fixed := [][]option{
+		{glob1(true, "T/a**/"), all},
+		{glob1(true, "T/**b/"), all},
+		{glob1(true, "T/a/**/c/"), all},
+		{glob1(true, "T/a//"), all},
+		{glob1(true, "T/a[]]b"), glob1(true, "T/w[[]1*"), glob1(true, "T/a[+-/]b"), all},
+		{glob1(true, "T/nl?x"), glob1(true, "T/bad??"), glob1(true, "T/?"), all},
+		{glob1(true, "T/a/b/c/d.py"), glob1(false, "T/a"), glob1(true, "T/empty/no"), glob1(false, "T/b**")},
+		{glob1(false, "T/a[!x]b")},
+		{glob1(false, "T//a")}, {glob1(false, "T/**//a")}, {glob1(false, "U/a")}, {glob1(true, "T/a")},
+		{glob1(false, "T/[z-a]")},
+		{glob1(true, "ignorecase:**up"), all},
+		{{rule: Rule{Kind: Filelist, Include: true, Pattern: "list"}, list: " T/a \n\n# c\n- \"T/b\"\r\n+ **x\n- **"}},
+		{{rule: Rule{Kind: IfPresent, Pattern: "x.md"}, args: []string{"--exclude-if-present", "x.md"}}},
+		{{rule: Rule{Kind: IfPresent, Pattern: "x"}, args: []string{"--exclude-if-present", "x"}}, glob1(true, "T/a/x.md"), all},
+	}
+	for _, opts := range fixed {
+		compare(t, program, dir, opts)
+	}
+	n := 8
+	if s := os.Getenv("DUPFS_SELECTION_CASES"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seed := uint64(time.Now().UnixNano())
+	for i := range n {
+		t.Run(fmt.Sprintf("random %d", seed+uint64(i)), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed+uint64(i), 0))
+			dir := t.TempDir()
+			makeTree(t, dir, randomTree(rng))
+			for range 1 + rng.IntN(2) {
+				compare(t, program, dir, randomRules(rng))
+			}
+		})
+	}
+}
+
+func pick(rng *rand.Rand, from ...string) string { return from[rng.IntN(len(from))] }
+
+func randomTree(rng *rand.Rand) []string {
+	names := []string{"z/"}
+	for range 3 + rng.IntN(12) {
+		n := ""
+		for range 1 + rng.IntN(3) {
+			n = filepath.Join(n, pick(rng, "a", "b", "ab", "a.b", "B", "d1", "x y", "é", "b[", "l\xe9"))
+		}
+		// A name that is a directory for others ends as one; files are leaves.
+		names = append(names, n+pick(rng, "/", "/f", "/f.py", "/lnk"))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func randomPattern(rng *rand.Rand) string {
+	p := pick(rng, "T", "T", "T", "T", "**", "*", "?", "[T]", "U", "ignorecase:**", "T/")
+	for range rng.IntN(4) {
+		p += pick(rng, "/", "/", "/", "/", "") +
+			pick(rng, "a", "b", "ab", "a.b", "B", "d1", "é", "f", "f.py", "lnk", "*", "**", "?", "a*", "*b", "**b",
+				"b[", "[ab]", "[!a]", "d[0-9]", "*.py", "**.py", "l?", "[]", "b[[]")
+	}
+	return p + pick(rng, "", "", "", "/")
+}
+
+func randomRules(rng *rand.Rand) []option {
+	var opts []option
+	for range 1 + rng.IntN(4) {
+		include := rng.IntN(2) == 0
+		switch rng.IntN(10) {
+		case 0:
+			list := ""
+			for range rng.IntN(4) {
+				list += pick(rng, "", "+ ", "- ", " ", "#") + randomPattern(rng) + pick(rng, "\n", "\n\n", " \n")
+			}
+			opts = append(opts, option{rule: Rule{Kind: Filelist, Include: include, Pattern: "list"}, list: list})
+		case 1:
+			e := pick(rng, `b$`, `^T/a`, `[^/]+\.py`, `f`, `(a|b)/f`, `/d\d`)
+			opts = append(opts, option{Rule{Kind: Regexp, Include: include, Pattern: e}, []string{flag("-regexp", include), e}, ""})
+		case 2:
+			n := pick(rng, "f", "a", "f.py", "lnk", "none")
+			opts = append(opts, option{Rule{Kind: IfPresent, Pattern: n}, []string{"--exclude-if-present", n}, ""})
+		case 3:
+			at := 1600000000 + int64(rng.IntN(12000))
+			opts = append(opts, option{Rule{Kind: OlderThan, Time: at}, []string{"--exclude-older-than", strconv.FormatInt(at, 10)}, ""})
+		default:
+			opts = append(opts, glob1(include, randomPattern(rng)))
+		}
+	}
+	if rng.IntN(4) > 0 {
+		opts = append(opts, glob1(false, pick(rng, "**", "T", "T/**", randomPattern(rng))))
+	}
+	return opts
+}
