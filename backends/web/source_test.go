@@ -1,0 +1,66 @@
+package web
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+func TestSource(t *testing.T) {
+	r := strings.NewReader("..0123456789")
+	r.Seek(2, io.SeekStart)
+	s, err := NewSource(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		off, n int64
+		want   string
+	}{{0, 10, "0123456789"}, {3, 4, "3456"}, {7, 3, "789"}, {4, 0, ""}, {0, 1, "0"}} {
+		p := s.Piece(c.off, c.n)
+		if err := iotest.TestReader(struct{ io.ReadSeeker }{p}, []byte(c.want)); err != nil {
+			t.Errorf("piece (%d, %d): %v", c.off, c.n, err)
+		}
+	}
+	if s.Err() != nil {
+		t.Error(s.Err())
+	}
+}
+
+func TestSourceOnePieceAtATime(t *testing.T) {
+	s, _ := NewSource(strings.NewReader("0123456789"))
+	old := s.Piece(0, 10)
+	io.ReadFull(old, make([]byte, 4))
+	p := s.Piece(0, 10)
+	if n, err := old.Read(make([]byte, 4)); n != 0 || err == nil || err == io.EOF {
+		t.Errorf("a piece that was replaced read %d bytes, %v", n, err)
+	}
+	if got, err := io.ReadAll(p); string(got) != "0123456789" || err != nil {
+		t.Errorf("the new piece: %q, %v", got, err)
+	}
+	p.Seek(0, io.SeekStart)
+	s.Done()
+	if n, err := p.Read(make([]byte, 4)); n != 0 || err == nil || err == io.EOF {
+		t.Errorf("a piece read %d bytes, %v after Done", n, err)
+	}
+}
+
+func TestSourceFails(t *testing.T) {
+	s, _ := NewSource(bytes.NewReader(make([]byte, 5)))
+	if _, err := io.ReadAll(s.Piece(0, 10)); !errors.Is(err, io.ErrUnexpectedEOF) || !errors.Is(s.Err(), io.ErrUnexpectedEOF) {
+		t.Errorf("a source that is too short: %v, %v", err, s.Err())
+	}
+	broken := errors.New("broken")
+	s, _ = NewSource(failing{broken})
+	if _, err := io.ReadAll(s.Piece(0, 10)); !errors.Is(err, broken) || !errors.Is(s.Err(), broken) {
+		t.Errorf("a source that fails: %v, %v", err, s.Err())
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error)       { return 0, f.err }
+func (f failing) Seek(int64, int) (int64, error) { return 0, nil }
