@@ -324,12 +324,12 @@ func (d *differ) flushCopy() error {
 // allLiteral is Diff against an empty file.
 func (d *differ) allLiteral() error {
 	for {
-		ok, err := d.have(1)
-		if err != nil || !ok {
+		more, err := d.have(maxLiteral)
+		if err != nil {
 			return err
 		}
 		d.pos = d.end
-		if err := d.flushLiteral(); err != nil {
+		if err := d.flushLiteral(); err != nil || !more {
 			return err
 		}
 	}
