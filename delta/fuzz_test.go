@@ -59,7 +59,7 @@ func FuzzReadCommands(f *testing.F) {
 		var total int64
 		inside := true
 		err := ReadCommands(bytes.NewReader(raw), func(c Command) error {
-			if c.Len <= 0 || c.Off < 0 || !c.Copy && c.Off >= int64(len(raw)) {
+			if c.Len <= 0 || c.Off < 0 || !c.Copy && c.Off > int64(len(raw)) {
 				t.Fatalf("command %v", c)
 			}
 			if c.Copy && c.Off+c.Len > 100 {
