@@ -80,7 +80,7 @@ func (p *Piece) Read(b []byte) (int, error) {
 	s.pos += int64(n)
 	p.pos += int64(n)
 	if err == io.EOF && p.pos < p.n {
-		err = fmt.Errorf("%d bytes shorter than it was: %w", p.n-p.pos, io.ErrUnexpectedEOF)
+		err = fmt.Errorf("it became %d bytes shorter while it was sent", p.n-p.pos)
 	}
 	if err != nil && err != io.EOF {
 		s.err = err

@@ -1,0 +1,334 @@
+package swift
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"dupfs/backends"
+	"dupfs/backends/web"
+)
+
+// maxSegments is how many segments a manifest may name unless the operator
+// has changed that.
+const maxSegments = 1000
+
+// sums describe what is to be stored.
+type sums struct {
+	size     int64
+	whole    string // MD5 in hex
+	segments []string
+	segment  int64 // length of each segment but the last
+}
+
+// Put implements backends.Backend. It reads r twice: Swift is told the MD5
+// before the bytes, so that it refuses what was damaged on the way. A large
+// file that failed half-way goes on from its last complete segment when it is
+// put again.
+func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
+	return b.put(ctx, name, r, false)
+}
+
+// PutNew implements backends.Exclusive.
+func (b *Backend) PutNew(ctx context.Context, name string, r io.ReadSeeker) error {
+	return b.put(ctx, name, r, true)
+}
+
+func (b *Backend) put(ctx context.Context, name string, r io.ReadSeeker, onlyNew bool) error {
+	src, err := web.NewSource(r)
+	if err != nil {
+		return web.Wrap("put", name, err)
+	}
+	defer src.Done()
+	s, err := measure(ctx, r, b.segment)
+	if err != nil {
+		return web.Wrap("put", name, err)
+	}
+	// An object that is replaced may have segments, of which no trace is left afterwards.
+	old, err := b.pieces(ctx, "put", name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case onlyNew:
+		return web.Wrap("put", name, fs.ErrExist)
+	}
+	var kept []string
+	if s.size > b.segment {
+		kept, err = b.putLarge(ctx, name, src, s, onlyNew)
+	} else {
+		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.size, s.whole, onlyNew)
+	}
+	if err != nil {
+		return err
+	}
+	return b.deletePieces(ctx, "put", name, old, kept)
+}
+
+// measure reads all of r from where it stands.
+func measure(ctx context.Context, r io.Reader, segment int64) (*sums, error) {
+	s := &sums{segment: segment}
+	whole, part, left := md5.New(), md5.New(), segment
+	buf := make([]byte, 128<<10)
+	flush := func() {
+		s.segments = append(s.segments, hex.EncodeToString(part.Sum(nil)))
+		part.Reset()
+		left = segment
+	}
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		n, err := r.Read(buf[:min(int64(len(buf)), left)])
+		whole.Write(buf[:n])
+		part.Write(buf[:n])
+		s.size += int64(n)
+		if left -= int64(n); left == 0 {
+			flush()
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if left < segment || len(s.segments) == 0 {
+		flush()
+	}
+	if len(s.segments) > maxSegments {
+		return nil, fmt.Errorf("%d bytes would be more than %d segments of %d bytes", s.size, maxSegments, segment)
+	}
+	s.whole = hex.EncodeToString(whole.Sum(nil))
+	return s, nil
+}
+
+// upload stores n bytes from off as one object, whose MD5 is sum. It creates
+// the container if that is missing.
+func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum string, onlyNew bool) error {
+	c := call{
+		method: http.MethodPut, url: b.url(container, object),
+		header: map[string]string{"Etag": sum, "Content-Type": "application/octet-stream"},
+		body:   func() *web.Piece { return src.Piece(off, n) },
+	}
+	if onlyNew {
+		c.header["If-None-Match"] = "*"
+	}
+	return b.store(ctx, container, name, c, src)
+}
+
+// store sends a PUT of an object, and creates the container if that is missing.
+func (b *Backend) store(ctx context.Context, container, name string, c call, src *web.Source) error {
+	for again := false; ; again = true {
+		resp, err := b.do(ctx, "put", name, c)
+		if src != nil && src.Err() != nil && ctx.Err() == nil {
+			if err == nil {
+				web.Drain(resp)
+			}
+			return web.Wrap("put", name, src.Err())
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case resp.StatusCode/100 == 2:
+			web.Drain(resp)
+			return nil
+		case resp.StatusCode == http.StatusNotFound && !again:
+			web.Drain(resp)
+			if err := b.create(ctx, container); err != nil {
+				return err
+			}
+			continue
+		case resp.StatusCode == http.StatusUnprocessableEntity:
+			web.Drain(resp)
+			return web.Wrap("put", name, fmt.Errorf("%w: the content was damaged on the way", backends.ErrTransient))
+		}
+		return web.Error("put", name, resp)
+	}
+}
+
+// create makes a container, if there is none yet.
+func (b *Backend) create(ctx context.Context, container string) error {
+	c := call{method: http.MethodPut, url: b.url(container)}
+	if b.policy != "" {
+		c.header = map[string]string{"X-Storage-Policy": b.policy}
+	}
+	resp, err := b.do(ctx, "create container", container, c)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return web.Error("create container", container, resp)
+	}
+	web.Drain(resp)
+	return nil
+}
+
+func (b *Backend) segments() string { return b.container + "_segments" }
+
+// piece is a segment of a large object.
+type piece struct{ container, object string }
+
+func (p piece) String() string { return "/" + p.container + "/" + p.object }
+
+// putLarge stores a file as a static large object. The names of its segments
+// follow from its content, so that those which an earlier try has stored are
+// found again. It returns the paths of all of them.
+func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s *sums, onlyNew bool) ([]string, error) {
+	dir := fmt.Sprintf("%s%s/slo/%s/%d/%d/", b.prefix, name, s.whole, s.size, s.segment)
+	there := map[string]row{}
+	err := b.list(ctx, b.segments(), dir, "", func(r row) error {
+		there[r.Name] = r
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, web.Wrap("put", name, err)
+	}
+	type entry struct {
+		Path string `json:"path"`
+		Etag string `json:"etag"`
+		Size int64  `json:"size_bytes"`
+	}
+	var entries []entry
+	var paths []string
+	for i, sum := range s.segments {
+		off := int64(i) * s.segment
+		n := min(s.segment, s.size-off)
+		object := fmt.Sprintf("%s%08d", dir, i)
+		if r, ok := there[object]; !ok || r.Hash != sum || r.Bytes != n {
+			if err := b.upload(ctx, b.segments(), object, name, src, off, n, sum, false); err != nil {
+				return nil, err
+			}
+		}
+		p := piece{b.segments(), object}.String()
+		entries = append(entries, entry{p, sum, n})
+		paths = append(paths, p)
+	}
+	text, err := json.Marshal(entries)
+	if err != nil {
+		return nil, web.Wrap("put", name, err)
+	}
+	list, err := web.NewSource(bytes.NewReader(text))
+	if err != nil {
+		return nil, web.Wrap("put", name, err)
+	}
+	c := call{
+		method: http.MethodPut, url: b.object(name), query: url.Values{"multipart-manifest": {"put"}},
+		header: map[string]string{"Content-Type": "application/octet-stream"},
+		body:   func() *web.Piece { return list.Piece(0, int64(len(text))) },
+	}
+	if onlyNew {
+		c.header["If-None-Match"] = "*"
+	}
+	return paths, b.store(ctx, b.container, name, c, list)
+}
+
+// pieces returns the segments of an object, none if it has none. It is
+// fs.ErrNotExist if there is no such object.
+func (b *Backend) pieces(ctx context.Context, op, name string) ([]piece, error) {
+	resp, err := b.head(ctx, op, name)
+	if err != nil {
+		return nil, err
+	}
+	if isSLO(resp.Header) {
+		return b.staticPieces(ctx, op, name)
+	}
+	where, err := url.PathUnescape(resp.Header.Get("X-Object-Manifest"))
+	if err != nil || where == "" {
+		return nil, nil
+	}
+	// Any object may call itself the manifest of any prefix: only what lies
+	// where clients put the segments of this one is taken for such.
+	container, prefix, _ := strings.Cut(strings.TrimPrefix(where, "/"), "/")
+	if container != b.segments() || !strings.HasPrefix(prefix, b.prefix+name+"/") {
+		return nil, nil
+	}
+	var all []piece
+	err = b.list(ctx, container, prefix, "", func(r row) error {
+		all = append(all, piece{container, r.Name})
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return all, err
+}
+
+func (b *Backend) staticPieces(ctx context.Context, op, name string) ([]piece, error) {
+	resp, err := b.do(ctx, op, name, call{
+		method: http.MethodGet, url: b.object(name), query: url.Values{"multipart-manifest": {"get"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, web.Error(op, name, resp)
+	}
+	defer web.Drain(resp)
+	var entries []struct {
+		Name string `json:"name"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxPage)).Decode(&entries); err != nil {
+		return nil, web.Wrap(op, name, fmt.Errorf("its list of segments: %w", web.Net(ctx, err)))
+	}
+	var all []piece
+	for _, e := range entries {
+		container, object, ok := strings.Cut(strings.TrimPrefix(e.Name, "/"), "/")
+		if ok {
+			all = append(all, piece{container, object})
+		}
+	}
+	return all, nil
+}
+
+// deletePieces removes segments but those kept; what is gone already is fine.
+func (b *Backend) deletePieces(ctx context.Context, op, name string, all []piece, kept []string) error {
+	keep := map[string]bool{}
+	for _, k := range kept {
+		keep[k] = true
+	}
+	for _, p := range all {
+		if keep[p.String()] {
+			continue
+		}
+		if err := b.remove(ctx, op, name, b.url(p.container, p.object)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("segment of %w", err)
+		}
+	}
+	return nil
+}
+
+func (b *Backend) remove(ctx context.Context, op, name, url string) error {
+	resp, err := b.do(ctx, op, name, call{method: http.MethodDelete, url: url})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return web.Error(op, name, resp)
+	}
+	web.Drain(resp)
+	return nil
+}
+
+// Delete implements backends.Backend. Of a large file the segments go first:
+// if that is interrupted the file is still listed, and can be deleted again.
+func (b *Backend) Delete(ctx context.Context, name string) error {
+	all, err := b.pieces(ctx, "delete", name)
+	if err != nil {
+		return err
+	}
+	if err := b.deletePieces(ctx, "delete", name, all, nil); err != nil {
+		return err
+	}
+	return b.remove(ctx, "delete", name, b.object(name))
+}
