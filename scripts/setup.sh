@@ -2,7 +2,7 @@
 # setup.sh demo|test    installs on Debian 12 what `make demo` or `make test` needs.
 #
 #   demo   fuse3, and Go where it is missing or too old
-#   test   also stock duplicity, rdiff, gnupg, attr, acl, sshd, a C compiler for
+#   test   also stock duplicity, rdiff, gnupg, attr, acl, rsync, sshd, a C compiler for
 #          the race detector, node, and in .servers/ (unpacked, not installed):
 #          OpenStack Swift, Keystone, memcached, rclone, Azurite, and the Python
 #          libraries with which duplicity speaks to Swift and Azure
@@ -139,6 +139,7 @@ test)
 	need rdiff rdiff
 	need setfattr attr
 	need setfacl acl
+	need rsync rsync
 	need sshd openssh-server
 	need ssh-keygen openssh-client
 	need curl curl
