@@ -54,7 +54,8 @@ type Stater interface {
 // Exclusive is a Backend that can store a file only where none is, as one
 // step that two writers cannot both win.
 type Exclusive interface {
-	// PutNew is Put, but fails with fs.ErrExist if the name is taken.
+	// PutNew is Put, but fails with fs.ErrExist if the name is taken, and with
+	// errors.ErrUnsupported, storing nothing, if this server cannot do that.
 	PutNew(ctx context.Context, name string, r io.ReadSeeker) error
 }
 

@@ -61,6 +61,19 @@ const (
 // try may have succeeded without telling, and Delete then takes a missing file
 // for its own success.
 func Retry(b Backend, o RetryOptions) Backend {
+	return expose(&retrier{inner{b}, o.defaults()}, b)
+}
+
+// Try runs one step of a driver's operation, such as sending a part of a large
+// file, until it succeeds, fails for good, or was tried o.Tries times. What it
+// has tried enough, Retry does not try again. f is given a context that ends
+// after ten of o.Timeout.
+func Try(ctx context.Context, o RetryOptions, op, name string, f func(ctx context.Context) error) error {
+	r := &retrier{o: o.defaults()}
+	return r.try(ctx, op, name, hidden*r.o.Timeout, func(ctx context.Context, _ func(), _ bool) error { return f(ctx) })
+}
+
+func (o RetryOptions) defaults() RetryOptions {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d <= 0 {
 			*d = v
@@ -72,8 +85,22 @@ func Retry(b Backend, o RetryOptions) Backend {
 	def(&o.Delay, time.Second)
 	def(&o.MaxDelay, 30*time.Second)
 	def(&o.Timeout, 30*time.Second)
-	return expose(&retrier{inner{b}, o}, b)
+	return o
 }
+
+// gaveUp is an error of class ErrTransient that was tried often enough.
+type gaveUp struct {
+	err   error
+	tries int
+}
+
+func (g *gaveUp) Error() string {
+	if g.tries == 1 {
+		return g.err.Error()
+	}
+	return fmt.Sprintf("%v (tried %d times)", g.err, g.tries)
+}
+func (g *gaveUp) Unwrap() error { return g.err }
 
 type retrier struct {
 	inner
@@ -92,6 +119,10 @@ func stalled(ctx context.Context, op, name string, err error, after time.Duratio
 }
 
 func transient(err error) bool {
+	var g *gaveUp
+	if errors.As(err, &g) {
+		return false
+	}
 	return errors.Is(err, ErrTransient) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
@@ -138,7 +169,7 @@ func (r *retrier) pause(ctx context.Context, op, name string, n int, err error) 
 		r.o.Notify(a)
 	}
 	if a.Last {
-		return fmt.Errorf("%w (tried %d times)", err, n)
+		return &gaveUp{err, n}
 	}
 	t := time.NewTimer(a.Wait)
 	defer t.Stop()

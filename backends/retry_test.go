@@ -337,6 +337,27 @@ func TestReadAfterClose(t *testing.T) {
 	}
 }
 
+// What a driver has tried often enough is not tried again by Retry.
+func TestTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		step := func() error {
+			return backends.Try(t.Context(), backends.RetryOptions{Tries: 3}, "put", "a", func(context.Context) error {
+				calls++
+				return backends.ErrTransient
+			})
+		}
+		err := step()
+		if calls != 3 || !errors.Is(err, backends.ErrTransient) {
+			t.Errorf("%d calls, %v", calls, err)
+		}
+		b, _, log := retried(backends.RetryOptions{}, backendtest.Fault{Op: "put", Count: -1, Err: err})
+		if err := b.Put(t.Context(), "a", strings.NewReader("x")); !errors.Is(err, backends.ErrTransient) || len(*log) != 0 {
+			t.Errorf("%v after %d more", err, len(*log))
+		}
+	})
+}
+
 // Wrappers have the optional interfaces of what they wrap, and no others.
 func TestOptionalInterfaces(t *testing.T) {
 	m := mem.New()

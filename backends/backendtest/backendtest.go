@@ -604,6 +604,10 @@ func (s *suite) exclusive() backends.Exclusive {
 	if !ok {
 		s.Skip("the store cannot create exclusively")
 	}
+	if err := e.PutNew(s.ctx, "probe.gpg", strings.NewReader("x")); errors.Is(err, errors.ErrUnsupported) {
+		s.missing("probe.gpg")
+		s.Skip("this server cannot create exclusively")
+	}
 	return e
 }
 
