@@ -38,7 +38,7 @@ start() { # NAME: with its arguments
 	case $1 in
 	keystone) "$here/keystone-start.sh" "$D/keystone" $((B + 10)) "http://$LO:$((B + 5))" "http://$LO:$((B + 90))" ;;
 	# small pages, so that few objects are enough to need several
-	swift) SWIFT_LISTING_LIMIT=${SWIFT_LISTING_LIMIT:-50} "$here/swift-start.sh" "$D/swift" "$B" $ks ;;
+	swift) SWIFT_LISTING_LIMIT=${SWIFT_LISTING_LIMIT:-50} SWIFT_S3_LISTING_LIMIT=${SWIFT_S3_LISTING_LIMIT:-49} "$here/swift-start.sh" "$D/swift" "$B" $ks ;;
 	azurite) "$here/azurite-start.sh" "$D/azurite" $((B + 20)) ;;
 	s3) "$here/s3-start.sh" "$D/s3" $((B + 30)) ;;
 	sftp) "$here/sftp-start.sh" "$D/sftp" $((B + 40)) ;;
