@@ -7,11 +7,9 @@ package pgp
 
 import (
 	"context"
-	"errors"
+	"crypto/cipher"
+	"crypto/subtle"
 )
-
-// errTodo stands where code is still to come.
-var errTodo = errors.New("pgp: not written yet")
 
 // Session is the key of one OpenPGP message.
 type Session struct {
@@ -33,36 +31,92 @@ type Decrypter interface {
 	SessionKey(ctx context.Context, r Recipient) (Session, error)
 }
 
-// Keys is what may open stored files. Safe for concurrent use once its
-// fields are set; they must not change later.
-type Keys struct {
-	// Ask is called, at most once, when a passphrase is needed and none was
-	// given. nil: nobody to ask.
-	Ask func(ctx context.Context) (string, error)
-	// Decrypter opens session keys of public-key encryption that no key file
-	// opens. nil: none.
-	Decrypter Decrypter
-	// AcceptUnauthenticated lets messages without any protection of their
-	// integrity be read (packet tag 9, written by GnuPG 1 for old keys).
-	AcceptUnauthenticated bool
+// Message is an encrypted message whose session key is known.
+type Message struct {
+	Session Session
+	Tag     int    // of the packet with the data: TagEncrypted, TagProtected or TagAEAD
+	Body    *Body  // of that packet
+	First   Length // of its first piece
+	// LengthOff is the offset of the first length of that packet in the
+	// input, and LengthLen how many bytes it has.
+	LengthOff int64
+	LengthLen int
 }
 
-// NewKeys returns Keys that try the passphrases in their order. They open
-// messages encrypted to a passphrase and secret keys protected by one.
-func NewKeys(passphrases ...string) *Keys { return &Keys{} }
+// probe is the beginning of an encrypted packet's body, on which session keys
+// are tried.
+type probe struct {
+	tag  int
+	body []byte
+}
 
-// AddKeyFile adds the keys of an armored or binary key file: secret ones to
-// decrypt with, public ones to check signatures with.
-func (k *Keys) AddKeyFile(file []byte) error { return errTodo }
+// probeLen is how much of a body a probe needs: version, prefix, and the
+// beginning of the first packet, with the largest blocks.
+const probeLen = 1 + 16 + 2 + MaxHeader + 1
 
-// Encrypter makes session keys and encrypts them for whoever shall read what
-// one run writes. Safe for concurrent use.
-type Encrypter struct{}
+// fits reports whether a session key opens the body. A wrong one passes with a
+// probability of less than one in 65536: the last two bytes of the random
+// prefix are repeated, and a packet must follow that belongs there. Data in
+// authenticated chunks tells only when a chunk is decrypted.
+func (p probe) fits(s Session) bool {
+	block, err := s.Block()
+	if err != nil {
+		return false
+	}
+	size := block.BlockSize()
+	switch p.tag {
+	case TagAEAD:
+		return len(p.body) > 1 && p.body[1] == s.Cipher
+	case TagProtected:
+		if len(p.body) <= 1+size+2 {
+			return false
+		}
+		body := p.body[1:]
+		plain := make([]byte, len(body))
+		DecryptCFB(block, plain, body, make([]byte, size))
+		return subtle.ConstantTimeCompare(plain[size-2:size], plain[size:size+2]) == 1 && begins(plain[size+2:])
+	}
+	if len(p.body) <= size+2 {
+		return false
+	}
+	plain := make([]byte, size+2)
+	DecryptCFB(block, plain, p.body[:size+2], make([]byte, size))
+	rest := make([]byte, len(p.body)-size-2)
+	// The cipher stream begins anew behind the prefix (RFC 4880, section 13.9).
+	DecryptCFB(block, rest, p.body[size+2:], p.body[2:size+2])
+	return subtle.ConstantTimeCompare(plain[size-2:size], plain[size:size+2]) == 1 && begins(rest)
+}
 
-// NewEncrypter returns an Encrypter to a passphrase. The slow derivation of
-// the key from the passphrase happens here, once for all files of a run.
-func NewEncrypter(passphrase string) (*Encrypter, error) { return nil, errTodo }
+// begins reports whether plaintext begins with a packet that may stand there.
+func begins(plain []byte) bool {
+	tag, _, n, err := ParseHeader(plain)
+	if err != nil || n == 0 {
+		return false
+	}
+	switch tag {
+	case TagCompressed:
+		return n >= len(plain) || plain[n] <= 3
+	case TagSignature, TagOnePass, TagMarker, TagLiteral:
+		return true
+	}
+	return false
+}
 
-// NewSession returns a fresh AES-256 session key and the packets that hand it
-// to the readers, as they stand at the beginning of a stored file.
-func (e *Encrypter) NewSession() (esk, key []byte, err error) { return nil, nil, errTodo }
+// DecryptCFB decrypts src, in cipher feedback mode, to dst, which must not
+// overlap it. iv is the block of ciphertext before src. Both slices have the
+// same length, which need not be whole blocks.
+func DecryptCFB(b cipher.Block, dst, src, iv []byte) {
+	size := b.BlockSize()
+	// The key stream is the encrypted ciphertext, one block late.
+	i := 0
+	for ; i+size <= len(src); i += size {
+		b.Encrypt(dst[i:i+size], iv)
+		iv = src[i : i+size]
+	}
+	if i < len(src) {
+		var last [16]byte
+		b.Encrypt(last[:size], iv)
+		copy(dst[i:], last[:])
+	}
+	subtle.XORBytes(dst, dst, src)
+}
