@@ -24,6 +24,7 @@ type fileSystem struct {
 	forest  chain.Forest
 	opts    Options
 	base    context.Context // ends with the mount
+	dev     string          // of the mount, "" until it is made
 	started time.Time
 	points  points
 	faults  faults
@@ -48,6 +49,15 @@ func (f *fileSystem) String() string { return subtype }
 
 // Forget meets fuse.RawFileSystem. There is nothing to forget.
 func (f *fileSystem) Forget(nodeID, nlookup uint64) {}
+
+// gone reports whether the mount is no longer in the table of mounts.
+func (f *fileSystem) gone() bool {
+	if f.dev == "" {
+		return false
+	}
+	there, err := mounted(f.dev)
+	return err == nil && !there
+}
 
 // node returns the entry of a tree that id names.
 func (f *fileSystem) node(ctx context.Context, id uint64) (chain.Node, error) {

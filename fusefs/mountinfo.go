@@ -34,6 +34,21 @@ func mountAt(dir string) (m mountInfo, ok bool, err error) {
 	return m, ok, nil
 }
 
+// mounted reports whether the file system with that device number is mounted
+// anywhere.
+func mounted(dev string) (bool, error) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, err
+	}
+	for line := range bytes.Lines(table) {
+		if m, valid := parseMountInfo(string(line)); valid && m.dev == dev {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // parseMountInfo reads a line of /proc/self/mountinfo; see proc(5).
 func parseMountInfo(line string) (m mountInfo, ok bool) {
 	left, right, found := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
@@ -90,8 +105,8 @@ func deadError(err error) bool {
 // IsDead reports whether a mount is left at dir whose serving process has
 // ended.
 func IsDead(dir string) bool {
-	_, err := os.Lstat(dir)
-	return err != nil && deadError(err)
+	var st unix.Statfs_t // stat could be answered from the kernel's memory
+	return deadError(unix.Statfs(dir, &st))
 }
 
 // checkDir finds out whether dir is fit to mount on, and clears away dead

@@ -21,7 +21,7 @@ import (
 // expect EINTR from a file; not to end it would leave processes that nobody
 // can kill while the network is slow. So after an interrupt the signals
 // pending for the caller decide: only those by which one asks a program to
-// stop end the request.
+// stop end the request. The same channel tells that the mount has gone.
 //
 // Most requests never wait, so nothing is started before Done is called.
 type request struct {
@@ -30,6 +30,7 @@ type request struct {
 	cancel   <-chan struct{} // closed by an interrupt
 	pid      uint32          // thread that made the call; 0 if it is not known here
 	giveUp   bool            // end at any interrupt if pid tells nothing
+	gone     func() bool     // reports whether the mount has gone
 
 	mu      sync.Mutex
 	inner   context.Context // nil until Done is called
@@ -42,7 +43,9 @@ const pollCaller = 100 * time.Millisecond
 
 // begin returns the context of a request. It must be ended.
 func (f *fileSystem) begin(cancel <-chan struct{}, pid uint32) *request {
-	return &request{base: f.base, deadline: time.Now().Add(f.opts.Timeout), cancel: cancel, pid: pid}
+	return &request{
+		base: f.base, deadline: time.Now().Add(f.opts.Timeout), cancel: cancel, pid: pid, gone: f.gone,
+	}
 }
 
 // end frees what the request holds.
@@ -110,7 +113,7 @@ func (r *request) watch(ctx context.Context, stop context.CancelFunc) {
 	defer tick.Stop()
 	for {
 		stopping, known := beingStopped(r.pid)
-		if stopping || !known && r.giveUp {
+		if stopping || !known && r.giveUp || r.gone() {
 			stop()
 			return
 		}

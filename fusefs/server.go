@@ -64,7 +64,7 @@ func (s *Server) start(f *fileSystem) error {
 	}
 	m, _, err := mountAt(s.dir)
 	if err == nil {
-		s.dev = m.dev
+		s.dev, f.dev = m.dev, m.dev
 		err = s.serve(f, fd)
 	} else {
 		unix.Close(fd)
@@ -91,7 +91,7 @@ func (s *Server) serve(f *fileSystem, fd int) error {
 		MaxBackground:            maxBackground,
 		ExplicitDataCacheControl: true,
 		DisableSplice:            true,
-		Logger:                   log.New(logWriter{f.opts.Log}, "", 0),
+		Logger:                   log.New(logWriter{f}, "", 0),
 		PanicHandler:             f.panicked,
 	})
 	if err != nil {
@@ -106,11 +106,14 @@ func (s *Server) serve(f *fileSystem, fd int) error {
 	return nil
 }
 
-// logWriter passes on what go-fuse has to say.
-type logWriter struct{ log func(string, ...any) }
+// logWriter passes on what go-fuse has to say, but for what it says of requests
+// that were under way when the mount went: nobody waits for these.
+type logWriter struct{ f *fileSystem }
 
 func (w logWriter) Write(p []byte) (int, error) {
-	w.log("fuse: %s", strings.TrimSuffix(string(p), "\n"))
+	if !w.f.gone() {
+		w.f.opts.Log("fuse: %s", strings.TrimSuffix(string(p), "\n"))
+	}
 	return len(p), nil
 }
 
