@@ -10,7 +10,6 @@ import (
 
 	"dupfs/chain"
 	"dupfs/chain/selection"
-	"dupfs/chain/store"
 )
 
 // BaseEntry is an entry of the newest point, as the next set is compared with.
@@ -74,6 +73,8 @@ type Options struct {
 	// and Ino are not those of the base, during the run; the caller keeps them
 	// only if Run succeeds. May be nil.
 	OnKnown func(k Known) error
+
+	hooks *hooks // of tests
 }
 
 // Known is what this machine's file system says of a stored file: with it the
@@ -155,10 +156,3 @@ type Stats struct {
 
 // ErrClock says that the clock is behind the newest set of the archive.
 var ErrClock = errors.New("the clock is behind the time of the last backup")
-
-// Run backs up src into a new set: an increment on base, or a full set if base
-// is nil. It returns Stats also with an error, as far as they go. Entries that
-// could not be read are counted in Stats.Errors and do not fail the run.
-func Run(ctx context.Context, src string, st *store.Store, base Base, o Options) (*Stats, error) {
-	return nil, errors.New("backup: not ready")
-}

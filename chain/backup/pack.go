@@ -1,0 +1,234 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"dupfs/chain"
+	"dupfs/chain/difftar"
+	"dupfs/chain/index"
+	"dupfs/chain/sigtar"
+)
+
+// packer consumes the items in path order.
+type packer struct {
+	*run
+	set *setWriter // nil for a dry run
+}
+
+// pack consumes items until in is closed.
+func (p *packer) pack(ctx context.Context, in <-chan *item) error {
+	for {
+		select {
+		case it, ok := <-in:
+			if !ok {
+				return nil
+			}
+			if err := p.item(ctx, it); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// item stores one item.
+func (p *packer) item(ctx context.Context, it *item) error {
+	if it.ready != nil {
+		defer p.budget.Release(it.cost)
+		select {
+		case <-it.ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	path := it.path
+	p.o.Progress.Current.Store(&path)
+	switch {
+	case it.failed:
+		<-ctx.Done()
+		return context.Cause(ctx)
+	case it.lost != nil:
+		p.notice(Notice{it.class, it.path, it.lost})
+		return nil
+	case it.same:
+		it.known.ID = it.base.ID
+		return p.learn(it.known)
+	case it.kind == 0:
+		return p.learn(Known{it.path, it.base.ID, it.src.ctime, it.src.ino})
+	case p.set == nil:
+		p.count(it)
+		return nil
+	case it.ready == nil:
+		return p.header(ctx, it)
+	}
+	err := p.file(ctx, it)
+	if it.sig != nil && !it.failed {
+		it.sig.close()
+	}
+	return err
+}
+
+// learn passes on what the file system says.
+func (p *packer) learn(k Known) error {
+	if p.o.OnKnown == nil {
+		return nil
+	}
+	if err := p.o.OnKnown(k); err != nil {
+		return fmt.Errorf("knowledge of the source: %w", err)
+	}
+	return nil
+}
+
+// header stores an entry without content, or a deletion.
+func (p *packer) header(ctx context.Context, it *item) error {
+	p.count(it)
+	m := difftar.Member{Kind: it.kind}
+	if it.kind == difftar.Deleted {
+		m.Entry = chain.Entry{Path: it.path}
+	} else {
+		m.Entry = it.src.Entry
+	}
+	if _, _, err := p.set.place(ctx, &m, nil, true); err != nil {
+		return err
+	}
+	rec := index.Record{Entry: m.Entry, Change: it.kind, SigLen: -1}
+	if err := p.record(&rec, nil); err != nil {
+		return err
+	}
+	if it.kind == difftar.Deleted {
+		if it.base.Type == chain.File {
+			return p.set.change("deleted", it.path)
+		}
+		return nil
+	}
+	return p.learn(Known{Path: it.path, Ctime: it.src.ctime, Ino: it.src.ino})
+}
+
+// file stores a file.
+func (p *packer) file(ctx context.Context, it *item) error {
+	number := 0
+	if it.pieces != nil {
+		number = 1
+	}
+	stored := int64(0)
+	for number > 0 {
+		pc, ok, err := take(ctx, it.pieces)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if err := p.piece(ctx, it, pc, number); err != nil {
+			return err
+		}
+		stored += int64(len(pc.data))
+		p.free(pc.data)
+		number++
+	}
+	if it.failed {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	if err := p.piece(ctx, it, it.final, number); err != nil {
+		return err
+	}
+	stored += int64(len(it.final.data))
+	p.countFile(it, stored)
+	if it.flaw != nil {
+		p.notice(Notice{it.class, it.path, it.flaw})
+	}
+	kind := "new"
+	if it.base != nil {
+		kind = "changed"
+	}
+	if err := p.set.change(kind, it.path); err != nil {
+		return err
+	}
+	rec := index.Record{Entry: it.entry, Change: it.kind, SigLen: it.sig.size()}
+	if err := p.record(&rec, it.sig.reader()); err != nil {
+		return err
+	}
+	return p.learn(it.known)
+}
+
+// take receives from c unless ctx ends first.
+func take[T any](ctx context.Context, c <-chan T) (v T, ok bool, err error) {
+	select {
+	case v, ok = <-c:
+		return v, ok, nil
+	case <-ctx.Done():
+		return v, false, context.Cause(ctx)
+	}
+}
+
+// piece stores one piece of a file and notes in the index what lies there.
+func (p *packer) piece(ctx context.Context, it *item, pc piece, number int) error {
+	m := difftar.Member{Entry: it.entry, Kind: it.kind, Piece: number}
+	m.Entry.Size, m.Entry.HasHash = -1, false
+	vol, off, err := p.set.place(ctx, &m, pc.data, pc.last)
+	if err != nil {
+		return err
+	}
+	runs := make([]index.Run, len(pc.spans))
+	for i, s := range pc.spans {
+		runs[i] = index.Run{FileOff: s.fileOff, Len: s.n, Volume: vol, Off: off + s.off}
+		if s.basis {
+			runs[i].Volume, runs[i].Off = 0, s.off
+		}
+	}
+	if len(runs) == 0 {
+		return nil
+	}
+	if err := p.set.index.Runs(runs...); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// record adds an entry to the sigtar and the index. sig is its signature.
+func (p *packer) record(rec *index.Record, sig io.Reader) error {
+	m := sigtar.Member{Entry: rec.Entry, Deleted: rec.Change == difftar.Deleted, Len: max(rec.SigLen, 0)}
+	off, err := p.set.sigs.Header(&m)
+	if err == nil && sig != nil {
+		_, err = io.Copy(p.set.sigs, sig)
+	}
+	if err != nil {
+		return fmt.Errorf("signatures: %w", err)
+	}
+	if sig != nil {
+		rec.SigOff = off
+	}
+	if err := p.set.index.Entry(rec); err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// count adds an item without content to the statistics.
+func (p *packer) count(it *item) {
+	p.stats.DeltaEntries++
+	switch {
+	case it.kind == difftar.Deleted:
+		p.stats.DeletedFiles++
+	case it.base == nil:
+		p.stats.NewFiles++
+		p.stats.NewFileSize += it.src.statSize
+	default:
+		p.stats.ChangedFiles++
+		p.stats.ChangedFileSize += it.src.statSize
+	}
+}
+
+// countFile adds a stored file to the statistics.
+func (p *packer) countFile(it *item, stored int64) {
+	p.count(it)
+	p.stats.RawDeltaSize += stored
+	if it.base != nil {
+		p.stats.ChangedDeltaSize += stored
+	}
+	p.o.Progress.Files.Add(1)
+}

@@ -1,0 +1,227 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"dupfs/chain"
+	"dupfs/chain/store"
+	"dupfs/delta"
+)
+
+// run is what all parts of a run share.
+type run struct {
+	o      Options
+	src    string
+	base   Base
+	name   chain.Name
+	isRoot bool // the effective user is root
+	facts  facts
+	budget *semaphore.Weighted
+	fail   context.CancelCauseFunc // ends the run with an error
+	pieces chan []byte             // buffers for reuse
+
+	noticeMu sync.Mutex
+	errors   int64 // under noticeMu
+	stats    Stats // of the packer and, for the Source fields, of the planner
+}
+
+// Defaults of Options.
+const (
+	defaultVolSize = 200 << 20
+	maxPiece       = 1 << 20
+	defaultMemory  = 96 << 20
+	queue          = 128 // items between planner and packer
+)
+
+func (o Options) withDefaults() Options {
+	def := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	def(&o.PieceSize, maxPiece)
+	def(&o.Workers, max(2, runtime.GOMAXPROCS(0)))
+	def(&o.Uploads, 1)
+	o.PieceSize = min(o.PieceSize, maxPiece)
+	if o.VolSize <= 0 {
+		o.VolSize = defaultVolSize
+	}
+	if o.Memory <= 0 {
+		o.Memory = defaultMemory
+	}
+	if o.Progress == nil {
+		o.Progress = new(Progress)
+	}
+	return o
+}
+
+// Run backs up src into a new set: an increment on base, or a full set if base
+// is nil. It returns Stats also with an error, as far as they go. Entries that
+// could not be read are counted in Stats.Errors and do not fail the run. When
+// Run fails or ctx ends it removes what it has uploaded, which can take some
+// time more, at most two minutes.
+func Run(ctx context.Context, src string, st *store.Store, base Base, o Options) (*Stats, error) {
+	r := &run{o: o.withDefaults(), src: src, base: base, isRoot: os.Geteuid() == 0}
+	r.budget = semaphore.NewWeighted(r.o.Memory)
+	r.pieces = make(chan []byte, 16)
+	r.stats.StartTime = time.Now()
+	err := r.times()
+	if err == nil {
+		err = r.all(ctx, st)
+	}
+	r.stats.EndTime = time.Now()
+	r.stats.Errors = r.errors
+	return &r.stats, err
+}
+
+// maxAhead is how far the newest set may be ahead of the clock.
+const maxAhead = 5 * time.Second
+
+// times sets the times of the set: they strictly increase.
+func (r *run) times() error {
+	end := r.o.Now.UTC().Truncate(time.Second)
+	last := r.o.Last.UTC().Truncate(time.Second)
+	if r.base != nil && r.o.Last.IsZero() {
+		return errors.New("backup: an increment needs the time of the last set")
+	}
+	if !r.o.Last.IsZero() && !end.After(last) {
+		if last.Sub(end) > maxAhead {
+			return fmt.Errorf("%w: it shows %s, that was %s", ErrClock, chain.FormatTime(end), chain.FormatTime(last))
+		}
+		end = last.Add(time.Second)
+	}
+	r.name = chain.Name{Full: r.base == nil, Start: end, End: end, Layer: r.o.Layer}
+	if r.base != nil {
+		r.name.Start = last
+	}
+	return nil
+}
+
+// all does the run.
+func (r *run) all(parent context.Context, st *store.Store) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	r.fail = cancel
+	if r.o.DryRun {
+		return r.pipeline(ctx, &packer{run: r})
+	}
+	set, err := newSetWriter(ctx, r, st)
+	if err != nil {
+		return err
+	}
+	defer set.abort()
+	err = r.pipeline(ctx, &packer{r, set})
+	if err == nil {
+		err = set.commit(ctx)
+	}
+	if err != nil {
+		cancel(err)
+		cause := context.Cause(ctx)
+		_ = set.uploads.Wait() // its error is the cause, or comes after it
+		return errors.Join(cause, set.remove(parent))
+	}
+	r.stats.Set, r.stats.DestinationSize = set.stored()
+	if set.spool != nil {
+		r.stats.IndexErr = r.o.OnIndex(parent, set.spool.reader())
+	}
+	return nil
+}
+
+// pipeline walks, prepares and packs, and waits for all of it.
+func (r *run) pipeline(ctx context.Context, p *packer) error {
+	g, ctx := errgroup.WithContext(ctx)
+	items, jobs := make(chan *item, queue), make(chan *item)
+	g.Go(func() error {
+		defer close(items)
+		defer close(jobs)
+		return r.plan(ctx, items, jobs)
+	})
+	for range r.o.Workers {
+		g.Go(func() error { return r.work(ctx, jobs) })
+	}
+	g.Go(func() error { return p.pack(ctx, items) })
+	return g.Wait()
+}
+
+// plan walks the source beside the base.
+func (r *run) plan(ctx context.Context, items, jobs chan<- *item) error {
+	p := &planner{run: r, out: items, jobs: jobs, ctx: ctx, done: r.base == nil}
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		p.proc = r.src
+	}
+	if r.base != nil {
+		next, stop := iter.Pull2(r.base.Walk(ctx))
+		defer stop()
+		p.next = next
+		if err := p.advance(); err != nil {
+			return err
+		}
+	}
+	w := &walker{sel: r.o.Selection, v: p, facts: &r.facts, hooks: r.o.hooks}
+	if err := w.walk(ctx, r.src); err != nil {
+		return err
+	}
+	r.o.Progress.Walked.Store(true)
+	return p.finish()
+}
+
+// walked counts an entry of the source.
+func (p *planner) walked(s *source) {
+	p.stats.SourceFiles++
+	p.stats.SourceFileSize += s.statSize
+	p.o.Progress.Entries.Add(1)
+	p.o.Progress.Bytes.Add(s.Size)
+}
+
+// notice passes a notice on, one at a time.
+func (r *run) notice(n Notice) {
+	r.noticeMu.Lock()
+	defer r.noticeMu.Unlock()
+	if n.Warning() {
+		r.errors++
+	}
+	if r.o.Notice != nil {
+		r.o.Notice(n)
+	}
+}
+
+// alloc returns an empty buffer for a piece.
+func (r *run) alloc() []byte {
+	select {
+	case b := <-r.pieces:
+		return b[:0]
+	default:
+		return make([]byte, 0, r.o.PieceSize)
+	}
+}
+
+// free takes back a buffer of alloc.
+func (r *run) free(b []byte) {
+	select {
+	case r.pieces <- b:
+	default:
+	}
+}
+
+// blockLen returns the block length of the signature of a file of size bytes:
+// duplicity's choice, with another cap if one is asked for.
+func (r *run) blockLen(size int64) int {
+	b := int64(delta.BlockLen(size))
+	if limit := int64(r.o.MaxBlock); limit > 0 {
+		b = max(b, size/1024000*512)
+		if c := min(b, limit); c >= 1 && (size+c-1)/c <= delta.MaxBlocks {
+			b = c
+		}
+	}
+	return int(min(b, delta.MaxBlockLen))
+}
