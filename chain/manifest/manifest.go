@@ -1,11 +1,24 @@
 // Package manifest reads and writes the manifest of a set: which paths are in
-// which volume, and the hash of each volume.
+// which volume, and the hash of each volume. It is text:
+//
+//	Hostname vm
+//	Localdir src
+//	Dupfs-Index <sha256> <size>             (ours; duplicity passes over it)
+//	Volume 1:
+//	    StartingPath   .
+//	    EndingPath     large.bin 10
+//	    Hash SHA1 c656701bb82e2663afab3588b8b31e5e80d596d0
+//	Filelist 2
+//	    new      del/one
+//	    changed  "names/sp\x20ace"
+//
+// Paths are bytes. One with white space, a backslash or a quotation mark is
+// put in double quotes, and each such byte becomes \x and two hex digits. The
+// number after a path says which piece of a file a volume begins or ends with.
 package manifest
 
 import (
-	"errors"
-	"io"
-	"iter"
+	"strings"
 
 	"dupfs/chain"
 )
@@ -30,13 +43,31 @@ type Volume struct {
 
 // MayHold reports whether the volume can have a member for p or something
 // below p.
-func (v Volume) MayHold(p chain.Path) bool { return true }
+func (v Volume) MayHold(p chain.Path) bool {
+	return cut(v.First, p).Compare(p) <= 0 && p.Compare(v.Last) <= 0
+}
+
+// cut returns p cut to as many components as q has.
+func cut(p, q chain.Path) chain.Path {
+	if q == chain.Root {
+		return chain.Root
+	}
+	n := strings.Count(string(q), "/") + 1
+	for i := range len(p) {
+		if p[i] == '/' {
+			if n--; n == 0 {
+				return p[:i]
+			}
+		}
+	}
+	return p
+}
 
 // Manifest is a set's manifest without its list of changed files.
 type Manifest struct {
-	Hostname string // "" if absent
-	Localdir string // the source argument of the run, as bytes; "" if absent
-	Volumes  []Volume
+	Hostname string   // "" if absent
+	Localdir string   // the source argument of the run, as bytes; "" if absent
+	Volumes  []Volume // by number
 	// IndexSHA256 and IndexSize bind the set's index file, plaintext, if
 	// HasIndex.
 	IndexSHA256 [32]byte
@@ -44,24 +75,13 @@ type Manifest struct {
 	HasIndex    bool
 }
 
-// Change is one line of a manifest's list of changed files.
+// Change is one line of a manifest's list of changed files, which names
+// regular files only.
 type Change struct {
 	Kind string // "new", "changed" or "deleted"
 	Path chain.Path
 }
 
-// Parse reads a manifest, as tolerantly as duplicity, to the end of r.
-// The list of changed files is skipped. Errors in the text are
-// *chain.CorruptError; errors of r are returned as they are.
-func Parse(r io.Reader) (*Manifest, error) { return nil, errors.New("not written yet") }
-
-// ParseFileList calls fn for each line of the list of changed files, in the
-// order of the text, until fn returns an error, which it returns.
-func ParseFileList(r io.Reader, fn func(Change) error) error { return errors.New("not written yet") }
-
-// Write writes a manifest that duplicity 0.6 to 3 reads. The list of changed
-// files has count lines, which changes yields in path order; with changes nil
-// there is no list.
-func Write(w io.Writer, m *Manifest, count int, changes iter.Seq2[Change, error]) error {
-	return errors.New("not written yet")
+func knownKind(kind string) bool {
+	return kind == "new" || kind == "changed" || kind == "deleted"
 }
