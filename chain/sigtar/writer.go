@@ -64,7 +64,9 @@ func (m *Member) header() (*tarstream.Header, error) {
 	case m.Entry.Type != chain.Dir:
 		return tarstream.NewHeader("snapshot/"+path, &m.Entry, 0, tarstream.Known)
 	case path == "":
-		return tarstream.NewHeader("snapshot/./", &m.Entry, 0, tarstream.Known)
+		// Not "snapshot/./" as in a volume: with that duplicity takes the root
+		// to be new and another one to be deleted.
+		return tarstream.NewHeader("snapshot/", &m.Entry, 0, tarstream.Known)
 	}
 	return tarstream.NewHeader("snapshot/"+path+"/", &m.Entry, 0, tarstream.Known)
 }
