@@ -18,6 +18,20 @@ func Drain(resp *http.Response) {
 	resp.Body.Close()
 }
 
+// Remaining returns how many bytes follow the position of r, which stays.
+func Remaining(r io.Seeker) (int64, error) {
+	pos, err := r.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	end, err := r.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	_, err = r.Seek(pos, io.SeekStart)
+	return max(end-pos, 0), err
+}
+
 // Range returns the value of the header Range for n bytes from off, n < 0
 // meaning all that follow; "" when that is the whole file. n must not be 0:
 // HTTP has no empty range.

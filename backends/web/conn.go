@@ -24,6 +24,15 @@ type conn struct {
 	read, write time.Time // deadlines that the user of the connection set; they go first
 }
 
+// Watch returns c with the timeout and limits of o, as Dialer's connections
+// have. c must have deadlines.
+func Watch(c net.Conn, o Options) net.Conn {
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	return watch(c, o)
+}
+
 func watch(c net.Conn, o Options) *conn {
 	ctx, stop := context.WithCancel(context.Background())
 	return &conn{Conn: c, timeout: o.Timeout, upload: o.Upload, download: o.Download, closing: ctx, stop: stop}

@@ -14,7 +14,7 @@ type Source struct {
 	mu   sync.Mutex // held while the reader is used
 	r    io.ReadSeeker
 	base int64 // where r stood at the beginning
-	pos  int64 // where r stands, from base
+	pos  int64 // where r stands, from base; -1 if that is not known
 	live *Piece
 	err  error
 }
@@ -22,7 +22,7 @@ type Source struct {
 // NewSource returns a Source of all that follows the position of r.
 func NewSource(r io.ReadSeeker) (*Source, error) {
 	base, err := r.Seek(0, io.SeekCurrent)
-	return &Source{r: r, base: base}, err
+	return &Source{r: r, base: base, pos: -1}, err
 }
 
 // Piece returns the n bytes from off (from where the reader stood), for one
