@@ -40,6 +40,7 @@ func TestParseName(t *testing.T) {
 		{"duplicity-full.2023-11-14T22:13:20Z.manifest", full(ManifestFile, 0, Plain)},
 		{"duplicity-full.2023-11-14T17:13:20-05:00.manifest", full(ManifestFile, 0, Plain)},
 		{"duplicity-full.2023-11-15T03_43_20+05_30.manifest", full(ManifestFile, 0, Plain)},
+		{"duplicity-full.2023-11-14T18:43:20-04:30.manifest", full(ManifestFile, 0, Plain)}, // as duplicity writes -03:30
 		{"duplicity-full.2023-11-15T03.43.20+05.30.vol2.difftar.gz", full(VolumeFile, 2, Gzip)},
 		{"duplicity-inc.2023-11-14T22·13·20Z.to.2023-11-16T02:00:00Z.manifest", inc(ManifestFile, 0, Plain)},
 		{"df.s44we8.1.dt.z", full(VolumeFile, 1, Gzip)},
@@ -169,7 +170,9 @@ func randomName(r *rand.Rand) string {
 	pick := func(words ...string) string { return words[r.IntN(len(words))] }
 	tm := func(days int) string {
 		t := at(days)
-		switch r.IntN(8) {
+		switch r.IntN(9) {
+		case 3:
+			return t.Add(-3*time.Hour-30*time.Minute).Format("2006-01-02T15:04:05") + "-04:30"
 		case 0:
 			return t.In(time.FixedZone("", -5*3600)).Format("2006-01-02T15:04:05-07:00")
 		case 1:

@@ -124,7 +124,9 @@ func (c *scanner) literal(s string) {
 	c.s = c.s[len(s):]
 }
 
-// offset takes "Z", or "+HH:MM" with that separator, and returns seconds.
+// offset takes "Z", or "+HH:MM" with that separator, and returns seconds east.
+// Minutes are always added, even to hours west: duplicity writes three hours
+// and a half west as "-04:30", and reads it so.
 func (c *scanner) offset(sep string) int {
 	if c.s == "Z" || c.s == "z" {
 		c.s = ""
@@ -138,7 +140,7 @@ func (c *scanner) offset(sep string) int {
 		c.bad = true
 	}
 	if sign == '-' {
-		return -(h*60 + m) * 60
+		h = -h
 	}
 	return (h*60 + m) * 60
 }
