@@ -41,8 +41,10 @@ func Root(t testing.TB) {
 // FUSE returns if a FUSE mount can be made here, or does as Missing.
 func FUSE(t testing.TB) {
 	t.Helper()
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		Missing(t, "no /dev/fuse")
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		Missing(t, err.Error())
 	}
+	f.Close()
 	Program(t, "fusermount3")
 }
