@@ -27,10 +27,15 @@ type Options struct {
 	// Source names the archive in the table of mounts: its URL without
 	// secrets. "" is "dupfs".
 	Source string
-	// AllowOther lets other users in, as far as the recorded permissions let
-	// them; the kernel checks these. Without it only the mounting user sees
-	// the mount, and reads everything in it.
+	// AllowOther lets other users in, as far as the recorded permissions and
+	// access lists let them; the kernel checks these. Without it only the
+	// mounting user sees the mount, and reads everything in it.
 	AllowOther bool
+	// NoXattrs says that no entry has extended attributes, nor will have while
+	// it is mounted, as in archives of duplicity's own. The kernel is told
+	// never to ask for them, which makes ls -l several times as fast: it asks
+	// twice for each file.
+	NoXattrs bool
 	// NonEmpty allows a mount point that has entries.
 	NonEmpty bool
 	// ParseTime reads the names in at/. Without it there is no at/.

@@ -52,7 +52,7 @@ func TestRandomReads(t *testing.T) {
 	var readers sync.WaitGroup
 	for r := range 16 {
 		readers.Go(func() {
-			for range 40 {
+			for range 15 {
 				i := rand.IntN(len(sizes))
 				if err := readSome(fmt.Sprintf("%s/%d", dir, i), pattern{int64(i), sizes[i]}, r%4 == 0); err != nil {
 					t.Error(err)
@@ -230,8 +230,7 @@ func gated(t *testing.T) (string, gate) {
 	g := gate{waits: make(chan struct{}, 1), open: make(chan struct{})}
 	f := chaintest.New(chaintest.Point{Items: []chaintest.Item{chaintest.File("f", "content"), chaintest.File("f slow", "")}})
 	f.Wrap = func(n chain.Node, c chain.Content) chain.Content {
-		g.Content = c
-		return g
+		return gate{c, g.waits, g.open}
 	}
 	return only(t, mount(t, &slowForest{f, g}, Options{})) + "/f", g
 }

@@ -90,6 +90,8 @@ func (s *Server) serve(f *fileSystem, fd int) error {
 		MaxReadAhead:             maxRead,
 		MaxBackground:            maxBackground,
 		ExplicitDataCacheControl: true,
+		EnableAcl:                f.opts.AllowOther, // the mode of a file with an access list lets in too many
+		DisableXAttrs:            f.opts.NoXattrs,
 		DisableSplice:            true,
 		Logger:                   log.New(logWriter{f}, "", 0),
 		PanicHandler:             f.panicked,

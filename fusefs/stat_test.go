@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"dupfs/chain"
@@ -152,7 +153,7 @@ func TestXattrs(t *testing.T) {
 		}
 	}
 	names(t, dir)
-	asked := forest.asked
+	asked := forest.asked.Load()
 	for _, name := range []string{"bare", "baredir"} {
 		buf := make([]byte, 100)
 		for _, x := range []string{"system.posix_acl_access", "security.capability", "user.mime"} {
@@ -164,24 +165,24 @@ func TestXattrs(t *testing.T) {
 			t.Errorf("%s: list of %d, %v", name, n, err)
 		}
 	}
-	if forest.asked != asked {
-		t.Errorf("the forest was asked %d times for attributes that are not there", forest.asked-asked)
+	if n := forest.asked.Load(); n != asked {
+		t.Errorf("the forest was asked %d times for attributes that are not there", n-asked)
 	}
 }
 
 // counting counts what is asked for by number.
 type counting struct {
 	*chaintest.Forest
-	asked int
+	asked atomic.Int64
 }
 
 func (c *counting) Tree(ctx context.Context, n uint32) (chain.Tree, error) {
-	c.asked++
+	c.asked.Add(1)
 	return c.Forest.Tree(ctx, n)
 }
 
 func (c *counting) Version(ctx context.Context, v uint64) (chain.Node, error) {
-	c.asked++
+	c.asked.Add(1)
 	return c.Forest.Version(ctx, v)
 }
 
