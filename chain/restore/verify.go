@@ -39,8 +39,10 @@ type verify struct {
 type check struct {
 	path chain.Path
 	node chain.Node // of the archive
-	file *os.File   // open, if its content is to be compared
-	done chan struct{}
+	// again says that the path had a check before: this is about its listing.
+	again bool
+	file  *os.File // open, if its content is to be compared
+	done  chan struct{}
 
 	text  string // the difference, "" if there is none
 	err   error
@@ -91,9 +93,11 @@ func Verify(ctx context.Context, f chain.Forest, t chain.Tree, path chain.Path, 
 func (v *verify) emit() {
 	for c := range v.order {
 		<-c.done
-		v.rep.Compared++
+		if !c.again {
+			v.rep.Compared++
+			v.o.Progress.Entries.Add(1)
+		}
 		v.rep.Bytes += c.bytes
-		v.o.Progress.Entries.Add(1)
 		if c.node.Type == chain.File {
 			v.rep.Files++
 			v.o.Progress.Files.Add(1)
@@ -116,7 +120,7 @@ func (v *verify) emit() {
 // send hands a check on; a regular file of the archive to a worker, too.
 func (v *verify) send(ctx context.Context, c *check) error {
 	c.done = make(chan struct{})
-	read := c.node.Type == chain.File && c.err == nil
+	read := c.node.Type == chain.File
 	if !read {
 		close(c.done)
 	}
@@ -152,7 +156,7 @@ func (v *verify) worker(ctx context.Context, s *streamer) {
 	buf := make([]byte, pieceLen)
 	for c := range v.work {
 		if err := v.read(ctx, s, c, buf); err != nil {
-			c.err = err
+			c.err = errors.Join(c.err, err)
 		}
 		c.close()
 		close(c.done)
@@ -281,7 +285,7 @@ func (v *verify) entry(ctx context.Context, n *chain.Node, d *onDisk, path chain
 func (v *verify) children(ctx context.Context, n *chain.Node, inTree bool, fd int, path chain.Path, above map[uint64]bool) error {
 	names, err := namesOf(fd)
 	if err != nil {
-		if err := v.send(ctx, &check{path: path, err: err}); err != nil {
+		if err := v.send(ctx, &check{path: path, again: true, err: err}); err != nil {
 			return err
 		}
 	}
@@ -295,7 +299,7 @@ func (v *verify) children(ctx context.Context, n *chain.Node, inTree bool, fd in
 			return ctx.Err()
 		}
 		if err != nil {
-			if err := v.send(ctx, &check{path: path, err: err}); err != nil {
+			if err := v.send(ctx, &check{path: path, again: true, err: err}); err != nil {
 				return err
 			}
 		}

@@ -82,6 +82,7 @@ func (p *pager) fill(ctx context.Context) {
 	}
 	last := p.page[len(p.page)-1].Name
 	if last <= p.last {
+		p.page = p.page[:0]
 		p.end, p.err = true, fmt.Errorf("directory listing goes back from %q to %q", p.last, last)
 	}
 	p.last = last
