@@ -122,34 +122,36 @@ func OpenCatalog(ctx context.Context, path string) (*Catalog, error) {
 	return c, err
 }
 
-func openCatalog(ctx context.Context, path string) (c *Catalog, err error) {
+func openCatalog(ctx context.Context, path string) (*Catalog, error) {
 	use, err := lockFile(ctx, path+".use", unix.LOCK_SH, time.Minute)
 	if err != nil {
 		return nil, err
 	}
-	c = &Catalog{path: path, use: use, locks: make(chan struct{}, 1), pages: newPageCache(pageBudget)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.Close())
-		}
-	}()
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	c := &Catalog{path: path, use: use, locks: make(chan struct{}, 1), pages: newPageCache(pageBudget)}
+	if err := c.open(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Catalog) open(ctx context.Context) error {
+	f, err := os.OpenFile(c.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := f.Close(); err != nil {
-		return nil, err
+		return err
 	}
-	if c.w, err = openDB(path, 1, "_pragma=cache_size(-1024)&_txlock=immediate"); err != nil {
-		return nil, err
+	if c.w, err = openDB(c.path, 1, "_pragma=cache_size(-1024)&_txlock=immediate"); err != nil {
+		return err
 	}
 	if err = c.prepareSchema(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	if c.r, err = openDB(path, readers, "_pragma=cache_size(-2048)&_pragma=query_only(1)"); err != nil {
-		return nil, err
+	if c.r, err = openDB(c.path, readers, "_pragma=cache_size(-2048)&_pragma=query_only(1)"); err != nil {
+		return err
 	}
-	return c, c.st.prepare(ctx, c.r)
+	return c.st.prepare(ctx, c.r)
 }
 
 // openDB opens the file with conns connections at most, which stay open.

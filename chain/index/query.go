@@ -105,16 +105,12 @@ func (c *Catalog) Volumes(ctx context.Context, ord int) ([]VolumeRow, error) {
 // node runs a query for one node.
 func (c *Catalog) node(st *sql.Stmt, args ...any) (*Node, error) {
 	n := new(Node)
-	var name []byte
-	err := scanNode(st.QueryRow(args...), n, &name)
+	err := scanNode(st.QueryRow(args...), n)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fs.ErrNotExist
 	}
 	if err != nil {
 		return nil, err
-	}
-	if string(name) != n.Name {
-		return nil, fmt.Errorf("%w: %q is called %q", ErrBadCatalog, name, n.Name)
 	}
 	return n, nil
 }
@@ -166,18 +162,14 @@ func (c *Catalog) list(ctx context.Context, st *sql.Stmt, ord int, parent int64,
 	defer rows.Close()
 	var nodes []Node
 	var ctime, ino sql.NullInt64
-	var name []byte
-	more := []any{&name}
+	var more []any
 	if source {
-		more = append(more, &ctime, &ino)
+		more = []any{&ctime, &ino}
 	}
 	for rows.Next() {
 		var n Node
 		if err := scanNode(rows, &n, more...); err != nil {
 			return nil, err
-		}
-		if string(name) != n.Name {
-			return nil, fmt.Errorf("%w: %q is called %q", ErrBadCatalog, name, n.Name)
 		}
 		n.Ctime, n.Ino = ctime.Int64, uint64(ino.Int64)
 		nodes = append(nodes, n)

@@ -119,7 +119,7 @@ func (n *Node) Ord() int { return int(n.ID & ordMask) }
 // OrdOf returns the ordinal of the set that holds a version.
 func OrdOf(version int64) int { return int(version & ordMask) }
 
-// scanNode reads nodeColumns, and more.
+// scanNode reads nodeColumns, the name by which the node was found, and more.
 func scanNode(s scanner, n *Node, more ...any) error {
 	var r row
 	var count sql.NullInt64
