@@ -381,19 +381,39 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
-// TestAllowOther: others see what the recorded permissions let them.
+// TestAllowOther: others see what the recorded permissions and access lists let
+// them.
 func TestAllowOther(t *testing.T) {
 	need.Root(t)
+	const uid = 65534
+	// user::rw-, user:uid:r-- or group:uid:r-- with nothing for the group of
+	// the file, mask::r--
+	acl := func(tag string) func(e *chain.Entry) {
+		return func(e *chain.Entry) {
+			e.Mode, e.GID = 0o640, uid
+			list := "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff"
+			if tag != "" {
+				list += tag + "\x00\x04\x00\xfe\xff\x00\x00"
+			}
+			list += "\x04\x00\x00\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff"
+			e.Xattrs = []chain.Xattr{{Name: "system.posix_acl_access", Value: []byte(list)}}
+		}
+	}
 	dir := only(t, mount(t, chaintest.New(chaintest.Point{Items: []chaintest.Item{
 		chaintest.File("open", "open"),
 		chaintest.File("closed", "closed").With(func(e *chain.Entry) { e.Mode = 0o600 }),
+		chaintest.File("user", "user").With(acl("\x02")),
+		chaintest.File("masked", "masked").With(acl("")),
 	}}), Options{AllowOther: true}))
 	os.Chmod(filepath.Dir(filepath.Dir(filepath.Dir(dir))), 0o755) // t.TempDir's parent
-	for name, want := range map[string]string{"open": "open", "closed": ""} {
+	for name, want := range map[string]string{"open": "open", "closed": "", "user": "user", "masked": ""} {
 		cmd := exec.Command("cat", dir+"/"+name)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		if out, _ := cmd.Output(); string(out) != want {
 			t.Errorf("%s reads as %q", name, out)
+		}
+		if _, err := os.ReadFile(dir + "/" + name); err != nil {
+			t.Errorf("root: %v", err)
 		}
 	}
 }

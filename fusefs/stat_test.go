@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -112,6 +113,9 @@ func TestXattrs(t *testing.T) {
 		chaintest.File("bare", "x"), chaintest.Dir("baredir"),
 	}})}
 	dir := only(t, mount(t, forest, Options{}))
+	if os.Geteuid() != 0 {
+		xattrs = slices.Delete(slices.Clone(xattrs), 2, 3) // trusted.* is for root
+	}
 	for _, name := range []string{"file", "dir"} {
 		buf := make([]byte, 1<<16)
 		n, err := unix.Lgetxattr(dir+"/"+name, "system.posix_acl_access", buf)
