@@ -43,8 +43,8 @@ func times(full bool, start, end time.Time) string {
 	return FormatTime(start) + ".to." + FormatTime(end)
 }
 
-// Files returns every file of the set, first the manifest, without which the
-// set is no more: the order in which to delete them.
+// Files returns every file of the set in the order in which to delete them:
+// first whatever could pass for its manifest, without which the set is no more.
 func (s *Set) Files() []Stored {
 	var files []Stored
 	for _, f := range []*Stored{s.Manifest, s.Index, s.Sigtar, s.JSONStat} {
@@ -53,7 +53,17 @@ func (s *Set) Files() []Stored {
 		}
 	}
 	files = append(files, s.Duplicates...)
-	return append(files, s.Volumes...)
+	files = append(files, s.Volumes...)
+	slices.SortStableFunc(files, func(a, b Stored) int {
+		rank := func(f Stored) int {
+			if f.Kind == ManifestFile {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Compare(rank(a), rank(b))
+	})
+	return files
 }
 
 // Chain is a full set and the increments on it, at least the full set. The
