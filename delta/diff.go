@@ -122,46 +122,21 @@ func (d *differ) advance() (bool, error) {
 // rollTo rolls the window up to position limit, or to the first position with
 // the weak sum of a block, and reports whether there is one.
 func (d *differ) rollTo(limit int) bool {
-	if d.sig.kind.rk {
-		return d.rollRabinKarp(limit)
-	}
 	s := d.sig
-	filter, shift := s.filter, s.filterShift&31
-	s1, s2, b := d.roll.s1, d.roll.s2, uint32(d.b)
-	in := d.buf[d.pos+d.b : limit+d.b]
-	for i, out := range d.buf[d.pos:limit] {
-		s1 += uint32(in[i]) - uint32(out)
-		s2 += s1 - b*(uint32(out)+rollOffset)
-		w := s2<<16 | s1&0xffff
-		bit := w * filterMult >> shift
-		if filter[bit>>6]>>(bit&63)&1 != 0 && s.hasWeak(w) {
-			d.pos += i + 1
-			d.roll = rollsum{s1, s2}
+	for d.pos < limit {
+		var n int
+		var hit bool
+		outs, ins := d.buf[d.pos:limit], d.buf[d.pos+d.b:limit+d.b]
+		if s.kind.rk {
+			n, hit = d.rk.roll(outs, ins, d.pow, s.filter, s.filterShift)
+		} else {
+			n, hit = d.roll.roll(outs, ins, uint32(d.b), s.filter, s.filterShift)
+		}
+		d.pos += n
+		if hit && s.hasWeak(d.weak()) {
 			return true
 		}
 	}
-	d.pos = limit
-	d.roll = rollsum{s1, s2}
-	return false
-}
-
-// rollRabinKarp is rollTo for the other sum.
-func (d *differ) rollRabinKarp(limit int) bool {
-	s := d.sig
-	filter, shift := s.filter, s.filterShift&31
-	h, pow := d.rk.h, d.pow
-	in := d.buf[d.pos+d.b : limit+d.b]
-	for i, out := range d.buf[d.pos:limit] {
-		h = h*rkMult + uint32(in[i]) - pow*(uint32(out)+rkMult-1)
-		bit := h * filterMult >> shift
-		if filter[bit>>6]>>(bit&63)&1 != 0 && s.hasWeak(h) {
-			d.pos += i + 1
-			d.rk.h = h
-			return true
-		}
-	}
-	d.pos = limit
-	d.rk.h = h
 	return false
 }
 

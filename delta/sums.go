@@ -61,6 +61,41 @@ func (s *rabinKarp) drop(c byte, pow uint32) {
 	s.h -= pow * (uint32(c) + rkMult - 1)
 }
 
+// roll rolls a window of n bytes on, past outs and over ins, to the first
+// position whose weak sum the filter knows. It returns how far, and whether
+// there is one. Apart from rollTo, so that all stays in registers.
+func (s *rollsum) roll(outs, ins []byte, n uint32, filter []uint64, shift uint) (int, bool) {
+	ins = ins[:len(outs)]
+	s1, s2 := s.s1, s.s2
+	for i, out := range outs {
+		s1 += uint32(ins[i]) - uint32(out)
+		s2 += s1 - n*(uint32(out)+rollOffset)
+		bit := (s2<<16 | s1&0xffff) * filterMult >> (shift & 31)
+		if filter[bit>>6]>>(bit&63)&1 != 0 {
+			*s = rollsum{s1, s2}
+			return i + 1, true
+		}
+	}
+	*s = rollsum{s1, s2}
+	return len(outs), false
+}
+
+// roll is that of rollsum, with rkMult to the length of the window.
+func (s *rabinKarp) roll(outs, ins []byte, pow uint32, filter []uint64, shift uint) (int, bool) {
+	ins = ins[:len(outs)]
+	h := s.h
+	for i, out := range outs {
+		h = h*rkMult + uint32(ins[i]) - pow*(uint32(out)+rkMult-1)
+		bit := h * filterMult >> (shift & 31)
+		if filter[bit>>6]>>(bit&63)&1 != 0 {
+			s.h = h
+			return i + 1, true
+		}
+	}
+	s.h = h
+	return len(outs), false
+}
+
 // rkPow is rkMult to the n.
 func rkPow(n int) uint32 {
 	r, b := uint32(1), rkMult
