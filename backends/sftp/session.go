@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -227,13 +228,14 @@ func (d dialer) command(s *session, line string) (net.Conn, error) {
 	}
 	cmd := exec.Command("/bin/sh", "-c", "exec "+line)
 	cmd.Stdin, cmd.Stdout = theirs, theirs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // to end its children, too
 	if err := cmd.Start(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("proxy command: %w", err)
 	}
 	s.close = append(s.close, func() {
 		conn.Close()
-		cmd.Process.Kill()
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		cmd.Wait()
 	})
 	return web.Watch(conn, web.Options{Timeout: d.o.Timeout}), nil

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,16 +30,19 @@ func Start(t testing.TB, env []string, program string, args func(port string) []
 		var log output
 		cmd := exec.Command(program, args(port)...)
 		cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), env...), &log, &log
+		cmd.WaitDelay = time.Second // for children that keep its output open
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		kill := func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		ended := make(chan struct{})
 		go func() {
 			cmd.Wait()
 			close(ended)
 		}()
 		t.Cleanup(func() {
-			cmd.Process.Kill()
+			kill()
 			<-ended
 		})
 		if answers(addr, ended) {
@@ -47,7 +51,7 @@ func Start(t testing.TB, env []string, program string, args func(port string) []
 		if try == 3 {
 			t.Fatalf("%s does not answer:\n%s", program, log.String())
 		}
-		cmd.Process.Kill()
+		kill()
 	}
 }
 
