@@ -118,6 +118,9 @@ const (
 	// Cut is a big file with a read error after a part was already stored.
 	// What was stored ends there. The next run stores it again.
 	Cut
+	// Reduced is an entry that was stored without its extended attributes, for
+	// they are too large.
+	Reduced
 	// BadSignature is a file whose old signature cannot be used: it is stored
 	// whole instead of as a delta. It does not count as an error.
 	BadSignature

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -91,7 +92,7 @@ func (p *packer) header(ctx context.Context, it *item) error {
 	} else {
 		m.Entry = it.src.Entry
 	}
-	if _, _, err := p.set.place(ctx, &m, nil, true); err != nil {
+	if _, _, err := p.place(ctx, &m, nil, true); err != nil {
 		return err
 	}
 	rec := index.Record{Entry: m.Entry, Change: it.kind, SigLen: -1}
@@ -142,7 +143,7 @@ func (p *packer) file(ctx context.Context, it *item) error {
 		p.notice(Notice{it.class, it.path, it.flaw})
 	}
 	kind := "new"
-	if it.base != nil {
+	if it.changed() {
 		kind = "changed"
 	}
 	if err := p.set.change(kind, it.path); err != nil {
@@ -169,10 +170,11 @@ func take[T any](ctx context.Context, c <-chan T) (v T, ok bool, err error) {
 func (p *packer) piece(ctx context.Context, it *item, pc piece, number int) error {
 	m := difftar.Member{Entry: it.entry, Kind: it.kind, Piece: number}
 	m.Entry.Size, m.Entry.HasHash = -1, false
-	vol, off, err := p.set.place(ctx, &m, pc.data, pc.last)
+	vol, off, err := p.place(ctx, &m, pc.data, pc.last)
 	if err != nil {
 		return err
 	}
+	it.entry.Xattrs = m.Entry.Xattrs
 	runs := make([]index.Run, len(pc.spans))
 	for i, s := range pc.spans {
 		runs[i] = index.Run{FileOff: s.fileOff, Len: s.n, Volume: vol, Off: off + s.off}
@@ -187,6 +189,18 @@ func (p *packer) piece(ctx context.Context, it *item, pc piece, number int) erro
 		return fmt.Errorf("index: %w", err)
 	}
 	return nil
+}
+
+// place writes a member. Extended attributes that are too large for one are
+// left out.
+func (p *packer) place(ctx context.Context, m *difftar.Member, body []byte, last bool) (int, int64, error) {
+	vol, off, err := p.set.place(ctx, m, body, last)
+	if errors.Is(err, difftar.ErrTooLarge) && len(m.Entry.Xattrs) > 0 {
+		p.notice(Notice{Reduced, m.Entry.Path, err})
+		m.Entry.Xattrs = nil
+		vol, off, err = p.set.place(ctx, m, body, last)
+	}
+	return vol, off, err
 }
 
 // record adds an entry to the sigtar and the index. sig is its signature.
@@ -208,18 +222,24 @@ func (p *packer) record(rec *index.Record, sig io.Reader) error {
 	return nil
 }
 
+// changed reports whether duplicity would speak of a changed file: it calls
+// everything new that it stores whole, such as a directory with another mtime.
+func (it *item) changed() bool {
+	return it.base != nil && it.base.Type == chain.File && it.src != nil && it.src.Type == chain.File
+}
+
 // count adds an item without content to the statistics.
 func (p *packer) count(it *item) {
 	p.stats.DeltaEntries++
 	switch {
 	case it.kind == difftar.Deleted:
 		p.stats.DeletedFiles++
-	case it.base == nil:
-		p.stats.NewFiles++
-		p.stats.NewFileSize += it.src.statSize
-	default:
+	case it.changed():
 		p.stats.ChangedFiles++
 		p.stats.ChangedFileSize += it.src.statSize
+	default:
+		p.stats.NewFiles++
+		p.stats.NewFileSize += it.src.statSize
 	}
 }
 
@@ -227,7 +247,7 @@ func (p *packer) count(it *item) {
 func (p *packer) countFile(it *item, stored int64) {
 	p.count(it)
 	p.stats.RawDeltaSize += stored
-	if it.base != nil {
+	if it.changed() {
 		p.stats.ChangedDeltaSize += stored
 	}
 	p.o.Progress.Files.Add(1)

@@ -102,7 +102,6 @@ func (p *planner) keep(path chain.Path) error {
 
 // entry implements visitor.
 func (p *planner) entry(s *source) error {
-	p.walked(s)
 	if err := p.upTo(s.Path); err != nil {
 		return err
 	}
@@ -122,6 +121,7 @@ func (p *planner) entry(s *source) error {
 			return nil
 		}
 	}
+	p.walked(s)
 	if it.kind == 0 && !p.learns(it) {
 		return nil
 	}

@@ -54,8 +54,7 @@ type setWriter struct {
 	sigs      *sigtar.Writer
 	indexFile *store.Writer
 	index     *index.Writer
-	plain     *bufio.Writer // the index in plain goes here
-	spool     *spool        // for OnIndex, nil if nobody wants it
+	spool     *spool // for OnIndex, nil if nobody wants it
 	changes   *changeList
 }
 
@@ -81,8 +80,7 @@ func newSetWriter(ctx context.Context, r *run, st *store.Store) (_ *setWriter, e
 		s.spool = &spool{dir: r.o.TempDir}
 		w = io.MultiWriter(s.indexFile, s.spool)
 	}
-	s.plain = bufio.NewWriterSize(w, 64<<10)
-	s.index = index.NewWriter(s.plain, s.set)
+	s.index = index.NewWriter(w, s.set)
 	return s, nil
 }
 
@@ -230,9 +228,6 @@ func (s *setWriter) commit(ctx context.Context) error {
 	if err := s.index.Close(s.volumes, sigLayout); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
-	if err := s.plain.Flush(); err != nil {
-		return fmt.Errorf("index: %w", err)
-	}
 	if _, err := s.indexFile.Seal(); err != nil {
 		return err
 	}
@@ -249,10 +244,8 @@ func (s *setWriter) writeManifest(ctx context.Context) error {
 		return err
 	}
 	defer w.Abort()
-	m := &manifest.Manifest{
-		Hostname: s.o.Hostname, Localdir: s.o.Localdir, Volumes: s.rows,
-		IndexSHA256: s.indexFile.SHA256(), IndexSize: s.indexFile.Size(), HasIndex: true,
-	}
+	m := &manifest.Manifest{Hostname: s.o.Hostname, Localdir: s.o.Localdir, Volumes: s.rows, HasIndex: true}
+	m.IndexSHA256, m.IndexSize = s.index.Sum()
 	b := bufio.NewWriterSize(w, 64<<10)
 	if err := manifest.Write(b, m, s.changes.n, s.changes.all()); err != nil {
 		return fmt.Errorf("manifest: %w", err)

@@ -65,19 +65,6 @@ func (s *spool) reader() io.Reader {
 	return bytes.NewReader(s.mem.Bytes())
 }
 
-// reset empties the spool.
-func (s *spool) reset() error {
-	s.n = 0
-	s.mem.Reset()
-	if s.file == nil {
-		return nil
-	}
-	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	return s.file.Truncate(0)
-}
-
 // close frees what the spool holds. Nobody reads the file again, so that the
 // error of closing says nothing.
 func (s *spool) close() {
