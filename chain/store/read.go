@@ -59,13 +59,13 @@ func (f *fetches) init() {
 	f.flight = semaphore.NewWeighted(maxInFlight)
 }
 
-// get is one ranged request for the chunks first..last of a file.
+// get is one ranged request for neighbouring chunks of a file.
 type get struct {
-	first, last int
-	base        int64         // storedOff of data[0]
-	done        chan struct{} // closed once data and err are set
-	data        []byte
-	err         error
+	last      int           // chunk
+	base, end int64         // storedOff of data[0], and behind its end
+	done      chan struct{} // closed once data and err are set
+	data      []byte
+	err       error
 }
 
 // stream follows the reads of one volume, to see whether they are sequential.
@@ -92,13 +92,12 @@ func (s *Store) ReadAt(ctx context.Context, f *File, p []byte, plainOff int64) (
 	}
 	id := f.id()
 	first, last := f.Layout.Find(plainOff), f.Layout.Find(plainOff+int64(len(p))-1)
-	s.ahead(f, id, first, last)
-	if last > first {
-		s.warm(f, id, first, last, last)
+	if to := s.ahead(f, id, first, last); to > first {
+		s.ask(f, id, first, to)
 	}
 	n := 0
 	for k := first; k <= last; k++ {
-		block, err := s.block(ctx, f, id, k, last)
+		block, err := s.block(ctx, f, id, k)
 		if err != nil {
 			return n, err
 		}
@@ -114,27 +113,30 @@ func (s *Store) ReadAt(ctx context.Context, f *File, p []byte, plainOff int64) (
 	return n, eof
 }
 
-// block returns chunk k decoded. If it must be fetched, chunks up to upTo come
-// along as far as they are neighbours and missing.
-func (s *Store) block(ctx context.Context, f *File, id string, k, upTo int) ([]byte, error) {
+// block returns chunk k decoded.
+func (s *Store) block(ctx context.Context, f *File, id string, k int) ([]byte, error) {
 	return s.blocks.Get(ctx, blockKey{id, k}, func(ctx context.Context) ([]byte, error) {
-		return s.fill(ctx, f, id, k, upTo)
+		return s.fill(ctx, f, id, k)
 	})
 }
 
+// diskKey names the stored bytes of a chunk.
+func diskKey(id string, c volume.Chunk) string {
+	return fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen)
+}
+
 // fill makes chunk k from the disk cache or the backend.
-func (s *Store) fill(ctx context.Context, f *File, id string, k, upTo int) ([]byte, error) {
-	c := f.Layout.Chunk(k)
-	diskKey := fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen)
-	if stored, ok := s.opts.Disk.Get(diskKey); ok {
+func (s *Store) fill(ctx context.Context, f *File, id string, k int) ([]byte, error) {
+	key := diskKey(id, f.Layout.Chunk(k))
+	if stored, ok := s.opts.Disk.Get(key); ok {
 		if block, err := s.decodeChunk(ctx, f, k, stored); err == nil {
 			return block, nil
 		} else if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		s.opts.Disk.Drop(diskKey)
+		s.opts.Disk.Drop(key)
 	}
-	stored, err := s.stored(ctx, f, id, k, upTo)
+	stored, err := s.stored(ctx, f, id, k)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +144,7 @@ func (s *Store) fill(ctx context.Context, f *File, id string, k, upTo int) ([]by
 	if err != nil {
 		return nil, err
 	}
-	s.opts.Disk.Put(diskKey, stored)
+	s.opts.Disk.Put(key, stored)
 	return block, nil
 }
 
@@ -169,10 +171,17 @@ func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte) 
 	return block, nil
 }
 
-// stored returns the stored bytes of chunk k, joining a request under way or
-// beginning one that brings its missing neighbours up to upTo.
-func (s *Store) stored(ctx context.Context, f *File, id string, k, upTo int) ([]byte, error) {
-	g := s.request(f, id, k, upTo)
+// stored returns the stored bytes of chunk k, by a request under way or one of
+// its own.
+func (s *Store) stored(ctx context.Context, f *File, id string, k int) ([]byte, error) {
+	s.fetches.mu.Lock()
+	g := s.fetches.pending[blockKey{id, k}]
+	if g == nil {
+		g = s.register(f, id, k, k)
+		s.behind.Go(func() { s.run(g, f) })
+	}
+	s.fetches.mu.Unlock()
+	defer s.forget(g, id, k)
 	select {
 	case <-g.done:
 	case <-ctx.Done():
@@ -186,55 +195,63 @@ func (s *Store) stored(ctx context.Context, f *File, id string, k, upTo int) ([]
 	return g.data[from : from+c.StoredLen : from+c.StoredLen], nil
 }
 
-// request returns the request that brings chunk k.
-func (s *Store) request(f *File, id string, k, upTo int) *get {
+// ask begins to decode chunks from..to behind the reader, fetching missing
+// neighbours together. What fails is met again by whoever reads it.
+func (s *Store) ask(f *File, id string, from, to int) {
 	s.fetches.mu.Lock()
 	defer s.fetches.mu.Unlock()
-	if g := s.fetches.pending[blockKey{id, k}]; g != nil {
-		return g
+	for k := from; k <= to && k < f.Layout.Len(); k++ {
+		switch key := (blockKey{id, k}); {
+		case s.fetches.pending[key] != nil, s.blocks.Has(key):
+		case s.opts.Disk.Has(diskKey(id, f.Layout.Chunk(k))):
+			s.behind.Go(func() { _, _ = s.block(s.ctx, f, id, k) })
+		default:
+			g := s.register(f, id, k, to)
+			s.behind.Go(func() { s.run(g, f) })
+			for j := k; j <= g.last; j++ {
+				s.behind.Go(func() {
+					_, _ = s.block(s.ctx, f, id, j)
+					s.forget(g, id, j)
+				})
+			}
+			k = g.last
+		}
 	}
+}
+
+// register notes a request for chunk k and those after it up to upTo, as far
+// as they are missing too and it stays below maxGet. The lock is held.
+func (s *Store) register(f *File, id string, k, upTo int) *get {
 	c := f.Layout.Chunk(k)
-	end := c.StoredOff + c.StoredLen
-	g := &get{first: k, last: k, base: c.StoredOff, done: make(chan struct{})}
+	g := &get{last: k, base: c.StoredOff, end: c.StoredOff + c.StoredLen, done: make(chan struct{})}
 	s.fetches.pending[blockKey{id, k}] = g
 	for j := k + 1; j <= upTo && j < f.Layout.Len(); j++ {
-		c := f.Layout.Chunk(j)
-		if c.StoredOff+c.StoredLen-g.base > maxGet || !s.missing(f, id, j) {
+		key, c := blockKey{id, j}, f.Layout.Chunk(j)
+		if c.StoredOff+c.StoredLen-g.base > maxGet || s.fetches.pending[key] != nil ||
+			s.blocks.Has(key) || s.opts.Disk.Has(diskKey(id, c)) {
 			break
 		}
-		g.last, end = j, max(end, c.StoredOff+c.StoredLen)
-		s.fetches.pending[blockKey{id, j}] = g
+		g.last, g.end = j, max(g.end, c.StoredOff+c.StoredLen)
+		s.fetches.pending[key] = g
 	}
-	s.behind.Go(func() { s.run(g, f, id, end-g.base) })
 	return g
 }
 
-// missing reports whether chunk j must come from the backend and nobody has
-// asked for it. The lock is held. A chunk that a reader of its own waits for
-// counts as missing as long as there is no request for it.
-func (s *Store) missing(f *File, id string, j int) bool {
-	key := blockKey{id, j}
-	if s.fetches.pending[key] != nil {
-		return false
+// forget drops what a request brought for a chunk. It is called when the chunk
+// was decoded, not when it came: between the two it must not be fetched again.
+func (s *Store) forget(g *get, id string, k int) {
+	s.fetches.mu.Lock()
+	defer s.fetches.mu.Unlock()
+	if key := (blockKey{id, k}); s.fetches.pending[key] == g {
+		delete(s.fetches.pending, key)
 	}
-	if _, ok := s.blocks.Peek(key); ok {
-		return false
-	}
-	c := f.Layout.Chunk(j)
-	return !s.opts.Disk.Has(fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen))
 }
 
 // run carries a request out. It lasts as long as the store, not the reader:
 // the backend bounds its time, and what it brings is wanted again.
-func (s *Store) run(g *get, f *File, id string, n int64) {
-	defer func() {
-		s.fetches.mu.Lock()
-		for k := g.first; k <= g.last; k++ {
-			delete(s.fetches.pending, blockKey{id, k})
-		}
-		s.fetches.mu.Unlock()
-		close(g.done)
-	}()
+func (s *Store) run(g *get, f *File) {
+	defer close(g.done)
+	n := g.end - g.base
 	weight := min(n, maxInFlight)
 	if g.err = s.fetches.flight.Acquire(s.ctx, weight); g.err != nil {
 		return
@@ -243,25 +260,15 @@ func (s *Store) run(g *get, f *File, id string, n int64) {
 	g.data, g.err = s.fetch(s.ctx, f.File(), g.base, n)
 }
 
-// warm decodes chunks from..to behind the reader, fetching neighbours
-// together. What fails is met again by whoever reads it.
-func (s *Store) warm(f *File, id string, from, to, upTo int) {
-	for k := from; k <= to && k < f.Layout.Len(); k++ {
-		if s.blocks.Has(blockKey{id, k}) {
-			continue
-		}
-		s.behind.Go(func() { _, _ = s.block(s.ctx, f, id, k, upTo) })
-	}
-}
-
 // maxStreams bounds the volumes whose reading is followed.
 const maxStreams = 256
 
-// ahead notes a read of chunks first..last and, when the volume is being read
-// in order, asks for what follows: twice as much each time, up to maxAhead and
-// a quarter of the memory budget.
-func (s *Store) ahead(f *File, id string, first, last int) {
+// ahead notes a read of chunks first..last and returns the last chunk to ask
+// for: more than was read when the volume is being read in order, twice as
+// much each time, up to maxAhead and a quarter of the memory budget.
+func (s *Store) ahead(f *File, id string, first, last int) int {
 	s.fetches.mu.Lock()
+	defer s.fetches.mu.Unlock()
 	st := s.fetches.streams[id]
 	if st == nil {
 		if len(s.fetches.streams) >= maxStreams {
@@ -270,11 +277,7 @@ func (s *Store) ahead(f *File, id string, first, last int) {
 		st = &stream{next: -1}
 		s.fetches.streams[id] = st
 	}
-	from, to := st.read(first, last, s.window(f))
-	s.fetches.mu.Unlock()
-	if from <= to {
-		s.warm(f, id, from, to, to)
-	}
+	return max(last, st.read(first, last, s.window(f)))
 }
 
 // window returns how many chunks of f may be read ahead.
@@ -291,28 +294,27 @@ func (s *Store) window(f *File) int {
 // still belong to the sequence: several files are read side by side.
 const nearby = 4
 
-// read notes a read of first..last and returns the chunks to ask for ahead,
-// from > to if none.
-func (st *stream) read(first, last, window int) (from, to int) {
+// read notes a read of first..last and returns the last chunk to ask for
+// ahead, -1 for none.
+func (st *stream) read(first, last, window int) int {
 	if first > st.next+nearby || first < st.next-1-nearby || st.next < 0 {
 		*st = stream{next: last + 1, ahead: last + 1}
-		return 1, 0
+		return -1
 	}
 	if last < st.next {
-		return 1, 0
+		return -1
 	}
 	st.streak += last + 1 - st.next
 	st.next = last + 1
 	if st.streak < 2 {
-		return 1, 0
+		return -1
 	}
 	size := min(2*st.streak, window)
-	from = max(st.ahead, st.next)
-	to = st.next + size - 1
+	from, to := max(st.ahead, st.next), st.next+size-1
 	// In batches, so that a request brings several chunks.
 	if to-from+1 < max(size/2, 1) {
-		return 1, 0
+		return -1
 	}
 	st.ahead = to + 1
-	return from, to
+	return to
 }

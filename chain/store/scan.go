@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 
@@ -84,7 +83,7 @@ func (sc *Scan) keep() {
 		if _, err := sc.tmp.ReadAt(stored, c.StoredOff); err != nil {
 			return
 		}
-		sc.s.opts.Disk.Put(fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen), stored)
+		sc.s.opts.Disk.Put(diskKey(id, c), stored)
 	}
 }
 

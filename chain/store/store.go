@@ -76,11 +76,12 @@ func New(b backends.Backend, o Options) *Store {
 	return s
 }
 
-// Close ends what still runs behind readers and waits for it.
+// Close ends what still runs behind readers, waits for it, and closes the
+// backend.
 func (s *Store) Close() error {
 	s.cancel()
 	s.behind.Wait()
-	return nil
+	return backends.Close(s.backend)
 }
 
 // Prefixes returns the prefixes of the archive's names.

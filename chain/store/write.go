@@ -142,6 +142,7 @@ func (s *Store) checkSize(ctx context.Context, file string, want int64) error {
 	defer cancel()
 	info, err := b.Stat(ctx, file)
 	switch {
+	case errors.Is(err, errors.ErrUnsupported):
 	case err != nil:
 		return fmt.Errorf("check of the upload: %w", err)
 	case info.Size >= 0 && info.Size != want:
