@@ -77,6 +77,21 @@ func (r *reader) header() error {
 	return r.h.Set(string(times))
 }
 
+// Times returns the times of the set whose index r begins with, and leaves all
+// of it to be read.
+func Times(r *bufio.Reader) (string, error) {
+	head, err := r.Peek(len(magic) + 1 + maxTimes)
+	if len(head) <= len(magic) {
+		return "", noEOF(cmpErr(err, io.EOF))
+	}
+	d := &decoder{b: head[len(magic):]}
+	times := d.blob(maxTimes, "length of times")
+	if string(head[:len(magic)]) != magic || d.err != nil {
+		return "", fmt.Errorf("index: it does not begin as one")
+	}
+	return string(times), nil
+}
+
 // noEOF makes an end of input in the middle the error that it is.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {

@@ -145,3 +145,6 @@ func scanNode(s scanner, n *Node, more ...any) error {
 	}
 	return nil
 }
+
+// PathOf returns the number of a version's path.
+func PathOf(version int64) int64 { return version >> ordBits }

@@ -1,20 +1,35 @@
 // Package snapshot shows an archive as its points in time: it reads sets into
 // the catalogs of their lines, learns what stock duplicity's sets do not tell,
-// and implements chain.Forest over them.
+// and implements chain.Forest over them. Begin with Open.
+//
+// A set that dupfs wrote is read from its index, a small object. For any
+// other the sigtar gives names and metadata, and its volumes are read, once
+// each and verified, when the exact size or the content of a file in them is
+// asked for. What was read stays in the catalogs.
+//
+// Memory: that of the open catalogs (at most maxOpen) and layoutBudget for the
+// layouts of volumes, beside what the store holds.
 package snapshot
 
 import (
 	"context"
 	"errors"
-	"io"
-	"iter"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"dupfs/chain"
+	"dupfs/chain/index"
 	"dupfs/chain/store"
 )
-
-var errLater = errors.New("snapshot: not yet written")
 
 // ErrBefore says that the archive has no point at or before a time.
 var ErrBefore = errors.New("the archive has no backup from that time or before")
@@ -22,7 +37,7 @@ var ErrBefore = errors.New("the archive has no backup from that time or before")
 // Options of an Archive.
 type Options struct {
 	// Dir keeps the catalogs, private to the user; "": a temporary directory
-	// that Close removes.
+	// that Close removes. It must not be shared by different archives.
 	Dir string
 	// MaxAge is how old the listing may be before Points lists the archive
 	// again; 0: the listing of Open serves until Refresh.
@@ -30,96 +45,285 @@ type Options struct {
 	// Note, if not nil, receives remarks on what was found wrong and how it
 	// was helped. It may be called from several goroutines.
 	Note func(string)
-	// Progress, if not nil, is told of long work. See Progress.
+	// Progress, if not nil, counts long work.
 	Progress *Progress
 }
 
+// Progress counts what was read into catalogs. Any goroutine may read it.
+type Progress struct {
+	Sets    atomic.Int64 // merged
+	Volumes atomic.Int64 // read to learn what they hold
+	Bytes   atomic.Int64 // stored bytes of these volumes
+}
+
 // Archive is a chain.Forest over an archive in a store. Safe for concurrent use.
-type Archive struct{}
+type Archive struct {
+	st      *store.Store
+	o       Options
+	dir     string // of the catalogs
+	temp    func() (string, error)
+	cleanup func() error
+
+	catalogs *pool
+	layouts  *layoutCache
+	passes   chan struct{} // one token for each volume being read
+	refresh  singleflight.Group
+
+	mu      sync.Mutex
+	col     *chain.Collection
+	asked   time.Time // when the archive was listed last, or that was tried
+	lines   map[string]*line
+	slots   map[uint64]*line
+	numbers map[string]uint32 // of points, by key
+	taken   map[uint32]string
+	points  []point
+}
+
+// point is a chain.Point and where it is.
+type point struct {
+	chain.Point
+	line *line
+	ord  int
+}
 
 var _ chain.Forest = (*Archive)(nil)
 
 // Open lists the archive and returns it. Catalogs are filled when a point is
-// first used.
-func Open(ctx context.Context, st *store.Store, o Options) (*Archive, error) { return nil, errLater }
+// first used. The store must stay open until Close.
+func Open(ctx context.Context, st *store.Store, o Options) (*Archive, error) {
+	a := &Archive{
+		st: st, o: o, dir: o.Dir,
+		catalogs: newPool(), layouts: newLayoutCache(), passes: make(chan struct{}, maxPasses),
+		lines: map[string]*line{}, slots: map[uint64]*line{}, numbers: map[string]uint32{}, taken: map[uint32]string{},
+	}
+	var once sync.Once
+	var temp string
+	var tempErr error
+	a.temp = func() (string, error) {
+		once.Do(func() { temp, tempErr = os.MkdirTemp("", "dupfs-catalog-") })
+		return temp, tempErr
+	}
+	a.cleanup = func() error {
+		once.Do(func() {})
+		if temp == "" {
+			return nil
+		}
+		return os.RemoveAll(temp)
+	}
+	if o.Dir == "" {
+		dir, err := a.temp()
+		if err != nil {
+			return nil, fmt.Errorf("directory for catalogs: %w", err)
+		}
+		a.dir = dir
+	}
+	if err := a.Refresh(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
 
-// Close ends all work and closes the catalogs.
-func (a *Archive) Close() error { return nil }
+// Close closes the catalogs. Nothing of the archive may be used after it.
+func (a *Archive) Close() error { return errors.Join(a.catalogs.close(), a.cleanup()) }
 
-// Collection returns the sets of the newest listing.
-func (a *Archive) Collection() *chain.Collection { return nil }
+func (a *Archive) note(format string, args ...any) {
+	if a.o.Note != nil {
+		a.o.Note(fmt.Sprintf(format, args...))
+	}
+}
 
-// Refresh lists the archive again.
-func (a *Archive) Refresh(ctx context.Context) error { return errLater }
+// progress returns the counters, some that nobody sees if there are none.
+func (a *Archive) progress() *Progress {
+	if a.o.Progress != nil {
+		return a.o.Progress
+	}
+	return &Progress{}
+}
 
-// Points implements chain.Forest.
-func (a *Archive) Points(ctx context.Context) ([]chain.Point, error) { return nil, errLater }
+// Collection returns the sets of the newest listing. Nobody may change it.
+func (a *Archive) Collection() *chain.Collection {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.col
+}
+
+// Refresh lists the archive again. One request.
+func (a *Archive) Refresh(ctx context.Context) error {
+	files, unknown, err := a.st.ListAll(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = time.Now()
+	if err != nil {
+		return err
+	}
+	a.col = chain.Collect(files)
+	a.col.Unknown = append(a.col.Unknown, unknown...)
+	slices.Sort(a.col.Unknown)
+	a.draw()
+	return nil
+}
+
+// draw makes lines and points of the collection. The lock is held.
+func (a *Archive) draw() {
+	lines := map[string]*line{}
+	a.points = nil
+	for _, l := range a.col.Lines {
+		key := lineKey(l)
+		ln := a.lines[key]
+		if ln == nil {
+			if ln = a.newLine(key); ln == nil {
+				continue
+			}
+		}
+		ln.update(l.Sets)
+		lines[key] = ln
+		first := 0
+		if l.Fork {
+			first = len(l.Sets) - 1 // the others are points of the chain's own line
+		}
+		for ord := first; ord < len(l.Sets); ord++ {
+			a.points = append(a.points, a.newPoint(ln, ord, l))
+		}
+	}
+	a.lines = lines
+	slices.SortStableFunc(a.points, func(p, q point) int { return p.Time.Compare(q.Time) })
+}
+
+// lineKey names a line for ever: by its full set, and for a fork its last one.
+func lineKey(l *chain.Line) string {
+	key := l.Sets[0].Times()
+	if l.Fork {
+		key += "-" + strings.ReplaceAll(l.Sets[len(l.Sets)-1].Times(), ".", "-")
+	}
+	return key
+}
+
+const (
+	slotBits = 56 - index.VersionBits // of a Version number
+	numBits  = 24                     // of a Point's number
+)
+
+func spread(s string, bits int) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(s)) // never fails
+	v := h.Sum64()
+	return (v ^ v>>32) & (1<<bits - 1)
+}
+
+// newLine makes a line and finds it a place among the version numbers; nil if
+// there is none left. The lock is held.
+func (a *Archive) newLine(key string) *line {
+	slot := spread(key, slotBits)
+	for range 1 << slotBits {
+		if a.slots[slot] == nil {
+			ln := &line{a: a, key: key, slot: slot, lock: make(chan struct{}, 1)}
+			a.slots[slot] = ln
+			return ln
+		}
+		if a.slots[slot].key == key { // it was gone for a while
+			return a.slots[slot]
+		}
+		slot = (slot + 1) & (1<<slotBits - 1)
+	}
+	a.note("more than %d chains: %s is left out", 1<<slotBits, key)
+	return nil
+}
+
+// newPoint makes the point at a set. Its number is that of its names, or the
+// next one that is free. The lock is held.
+func (a *Archive) newPoint(ln *line, ord int, l *chain.Line) point {
+	set := l.Sets[ord]
+	key := ln.key + " " + set.Times()
+	number, ok := a.numbers[key]
+	if !ok {
+		number = uint32(spread(key, numBits))
+		for a.taken[number] != "" {
+			number = (number + 1) & (1<<numBits - 1)
+		}
+		a.numbers[key], a.taken[number] = number, key
+	}
+	return point{line: ln, ord: ord, Point: chain.Point{Time: set.End, Number: number, Full: set.Full}}
+}
+
+// Points implements chain.Forest. When the archive cannot be listed again, the
+// points known before are returned.
+func (a *Archive) Points(ctx context.Context) ([]chain.Point, error) {
+	if a.stale() {
+		_, err, _ := a.refresh.Do("", func() (any, error) {
+			if !a.stale() {
+				return nil, nil
+			}
+			return nil, a.Refresh(ctx)
+		})
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			a.note("the archive could not be listed again: %v", err)
+		}
+	}
+	a.mu.Lock()
+	points := slices.Clone(a.points)
+	a.mu.Unlock()
+	out := make([]chain.Point, len(points))
+	for i, p := range points {
+		out[i] = p.Point
+		out[i].Damage = p.line.damage(p.ord)
+	}
+	return out, nil
+}
+
+func (a *Archive) stale() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.o.MaxAge > 0 && time.Since(a.asked) > a.o.MaxAge
+}
 
 // Tree implements chain.Forest. The sets up to that point are merged into the
 // line's catalog first if they are not yet.
-func (a *Archive) Tree(ctx context.Context, number uint32) (chain.Tree, error) { return nil, errLater }
+func (a *Archive) Tree(ctx context.Context, number uint32) (chain.Tree, error) {
+	a.mu.Lock()
+	i := slices.IndexFunc(a.points, func(p point) bool { return p.Number == number })
+	var p point
+	if i >= 0 {
+		p = a.points[i]
+	}
+	a.mu.Unlock()
+	if i < 0 {
+		return nil, fmt.Errorf("point %d: %w", number, fs.ErrNotExist)
+	}
+	err := p.line.do(ctx, p.ord, func(*index.Catalog) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	return &tree{p.line, p.ord}, nil
+}
+
+// versionLine splits the number of a version.
+func (a *Archive) versionLine(version uint64) (*line, int64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ln := a.slots[version>>index.VersionBits]
+	id := int64(version & (1<<index.VersionBits - 1))
+	if ln == nil || a.lines[ln.key] != ln {
+		return nil, 0, fmt.Errorf("version %d: %w", version, fs.ErrNotExist)
+	}
+	return ln, id, nil
+}
 
 // Version implements chain.Forest.
 func (a *Archive) Version(ctx context.Context, version uint64) (chain.Node, error) {
-	return chain.Node{}, errLater
+	ln, id, err := a.versionLine(version)
+	if err != nil {
+		return chain.Node{}, err
+	}
+	var out chain.Node
+	err = ln.doVersion(ctx, id, func(c *index.Catalog) error {
+		n, err := ln.exact(ctx, c, id)
+		if err == nil {
+			out = ln.node(n)
+		}
+		return err
+	})
+	return out, err
 }
-
-// OpenVersion implements chain.Forest.
-func (a *Archive) OpenVersion(ctx context.Context, version uint64) (chain.Content, error) {
-	return nil, errLater
-}
-
-// BaseEntry is an entry of the newest point as the next increment sees it.
-type BaseEntry struct {
-	chain.Entry // Size -1 where unknown
-	SigOff      int64
-	SigLen      int64 // -1: no signature
-	Set         int   // ordinal in the line of the set that holds the signature
-	Ctime       int64 // of the source in nanoseconds, as noted; 0 unknown
-	Ino         uint64
-	ID          int64 // of the version
-}
-
-// Base is the newest point of the newest chain, to build an increment on.
-type Base struct{}
-
-// Base returns the newest point of the newest chain; fs.ErrNotExist if there
-// is none.
-func (a *Archive) Base(ctx context.Context) (*Base, error) { return nil, errLater }
-
-// Chain returns the chain of the base; its last set is the one to build on.
-func (b *Base) Chain() *chain.Chain { return nil }
-
-// Walk yields all entries in path order.
-func (b *Base) Walk(ctx context.Context) iter.Seq2[*BaseEntry, error] { return nil }
-
-// Signature opens the signature of an entry that Walk gave. Every byte of it
-// is verified.
-func (b *Base) Signature(ctx context.Context, e *BaseEntry) (io.ReadCloser, error) {
-	return nil, errLater
-}
-
-// Source is local knowledge of a source entry.
-type Source struct {
-	Path  chain.Path
-	Ctime int64 // nanoseconds since 1970
-	Ino   uint64
-}
-
-// NoteSource remembers the ctime and inode number of entries, in path order,
-// for the next Walk of the newest point. Paths that are not at that point are
-// skipped.
-func (b *Base) NoteSource(ctx context.Context, entries iter.Seq2[Source, error]) error {
-	return errLater
-}
-
-// Progress counts long work, to be polled.
-type Progress struct{}
-
-// Resolve returns the node at a path of a tree. fs.ErrNotExist if there is none.
-func Resolve(ctx context.Context, t chain.Tree, p chain.Path) (chain.Node, error) {
-	return chain.Node{}, errLater
-}
-
-// At returns the newest point that is not after t; ErrBefore if there is none.
-func At(points []chain.Point, t time.Time) (chain.Point, error) { return chain.Point{}, errLater }

@@ -1,0 +1,425 @@
+package snapshot
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+
+	"dupfs/chain"
+	"dupfs/chain/difftar"
+	"dupfs/chain/index"
+	"dupfs/chain/manifest"
+	"dupfs/chain/sigtar"
+	"dupfs/chain/volume"
+)
+
+// mergeSet reads a set into the catalog: from its index if that agrees with
+// the manifest and the listing, else from its sigtar, else from its volumes.
+func (l *line) mergeSet(ctx context.Context, c *index.Catalog, ord int) error {
+	set := l.set(ord)
+	man, err := l.a.manifest(ctx, set)
+	if err != nil {
+		if final(err) {
+			l.fault(ord, fmt.Sprintf("the manifest of set %s cannot be read: %v", set.Times(), err))
+		}
+		return fmt.Errorf("set %s: manifest: %w", set.Times(), err)
+	}
+	m := &merging{line: l, cat: c, ord: ord, set: set, man: man}
+	m.info = index.SetInfo{Ord: ord, Times: set.Times(), Manifest: *set.Manifest, Own: man.HasIndex}
+	m.lookForVolumes()
+	for _, way := range []struct {
+		name string
+		file *chain.Stored
+		run  func(context.Context) error
+	}{{"index", m.indexFile(), m.fromIndex}, {"signature archive", set.Sigtar, m.fromSigtar}} {
+		if way.file == nil {
+			continue
+		}
+		err := way.run(ctx)
+		if err == nil || ctx.Err() != nil || !final(err) {
+			return err
+		}
+		l.a.note("set %s: its %s is not used: %v", set.Times(), way.name, err)
+	}
+	if err := m.fromVolumes(ctx); err != nil {
+		if final(err) {
+			l.fault(ord, fmt.Sprintf("set %s has no usable signature archive, and %v", set.Times(), err))
+		}
+		return fmt.Errorf("set %s: %w", set.Times(), err)
+	}
+	return nil
+}
+
+// final reports whether an error says that an object is damaged or missing, so
+// that another way is worth a try and the same one is not.
+func final(err error) bool {
+	var corrupt *chain.CorruptError
+	var bad *badIndexError
+	return errors.As(err, &corrupt) || errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist)
+}
+
+// manifest reads the manifest of a set.
+func (a *Archive) manifest(ctx context.Context, set *chain.Set) (*manifest.Manifest, error) {
+	r, err := a.st.Open(ctx, *set.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manifest.Parse(r)
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	return m, err
+}
+
+// Manifest reads the manifest of a set.
+func (a *Archive) Manifest(ctx context.Context, set *chain.Set) (*manifest.Manifest, error) {
+	m, err := a.manifest(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("manifest of set %s: %w", set.Times(), err)
+	}
+	return m, nil
+}
+
+// merging is a set on its way into a catalog.
+type merging struct {
+	line *line
+	cat  *index.Catalog
+	ord  int
+	set  *chain.Set
+	man  *manifest.Manifest // nil if the set was written just now
+	info index.SetInfo
+}
+
+// lookForVolumes notes the volumes that the listing lacks.
+func (m *merging) lookForVolumes() {
+	for _, v := range m.man.Volumes {
+		if _, ok := m.line.stored(m.ord, v.Number); !ok {
+			m.line.a.note("%v", m.line.missing(m.ord, v.Number))
+		}
+	}
+}
+
+// indexFile returns the index that the manifest speaks of.
+func (m *merging) indexFile() *chain.Stored {
+	if !m.man.HasIndex {
+		return nil
+	}
+	return m.set.Index
+}
+
+// badIndexError says that an index does not belong to its set.
+type badIndexError struct{ reason string }
+
+func (e *badIndexError) Error() string { return e.reason }
+
+func badIndex(format string, args ...any) error {
+	return &badIndexError{fmt.Sprintf(format, args...)}
+}
+
+// fromIndex merges the set's index.
+func (m *merging) fromIndex(ctx context.Context) error {
+	r, err := m.line.a.st.Open(ctx, *m.set.Index)
+	if err != nil {
+		return err
+	}
+	if err = m.readIndex(ctx, r); err != nil {
+		err = fmt.Errorf("%s: %w", m.set.Index.File, err)
+	}
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// summed is a reader that hashes what is read.
+type summed struct {
+	r   io.Reader
+	sum hash.Hash
+	n   int64
+	err error // of r, but io.EOF
+}
+
+func (s *summed) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.sum.Write(p[:n])
+	s.n += int64(n)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// readIndex merges an index in plaintext. Nothing is kept if it does not agree.
+func (m *merging) readIndex(ctx context.Context, r io.Reader) error {
+	in := &summed{r: r, sum: sha256.New()}
+	volumes := 0
+	return m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error {
+		var mergeErr error // of the catalog, not of the index
+		merged := func(err error) error {
+			mergeErr = err
+			return err
+		}
+		err := index.ReadIndex(in, index.Handler{
+			Set: func(times string) error {
+				if times != m.set.Times() {
+					return badIndex("it is of set %q", times)
+				}
+				return nil
+			},
+			Runs: func(runs []index.Run) error { return merged(mg.Runs(runs)) },
+			Record: func(rec *index.Record) error {
+				if err := ctx.Err(); err != nil {
+					return merged(err)
+				}
+				return merged(mg.Record(rec))
+			},
+			Volume: func(v *index.VolumeInfo) error {
+				volumes++
+				if err := m.agrees(v); err != nil {
+					return err
+				}
+				return merged(mg.Volume(v))
+			},
+			Sigtar: func(lay *volume.Layout) error { return m.sigtar(mg, lay) },
+		})
+		var bad *badIndexError
+		switch {
+		case mergeErr != nil:
+			return mergeErr
+		case in.err != nil:
+			return in.err
+		case errors.As(err, &bad):
+			return err
+		case err != nil:
+			return badIndex("%v", err)
+		case m.man == nil:
+			return nil
+		case in.n != m.man.IndexSize || string(in.sum.Sum(nil)) != string(m.man.IndexSHA256[:]):
+			return badIndex("it is not the one of the manifest")
+		case volumes != len(m.man.Volumes):
+			return badIndex("it has %d volumes, the manifest %d", volumes, len(m.man.Volumes))
+		}
+		return nil
+	})
+}
+
+// sigtar keeps the layout of the sigtar, if it is that of the listing.
+func (m *merging) sigtar(mg *index.Merger, lay *volume.Layout) error {
+	s := m.set.Sigtar
+	if s == nil {
+		return nil
+	}
+	if s.Size >= 0 && s.Size != lay.StoredSize {
+		return badIndex("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
+	}
+	m.info.Sigtar = *s
+	return mg.Sigtar(lay)
+}
+
+// agrees checks a volume of an index against the manifest and the listing.
+func (m *merging) agrees(v *index.VolumeInfo) error {
+	if m.man != nil {
+		row := m.volume(v.Number)
+		if row == nil {
+			return badIndex("the manifest has no volume %d", v.Number)
+		}
+		if !row.HasSHA1 || row.SHA1 != v.Layout.SHA1 {
+			return badIndex("the manifest has another volume %d", v.Number)
+		}
+	}
+	listed, ok := m.line.stored(m.ord, v.Number)
+	if !ok {
+		return nil // missing, which is no fault of the index
+	}
+	if listed.File != v.File || listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
+		return badIndex("%s is listed with %d bytes, it speaks of %s with %d", listed.File, listed.Size, v.File, v.Layout.StoredSize)
+	}
+	return nil
+}
+
+func (m *merging) volume(number int) *manifest.Volume {
+	for i := range m.man.Volumes {
+		if m.man.Volumes[i].Number == number {
+			return &m.man.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// row returns what the catalog keeps of a volume.
+func (m *merging) row(v *manifest.Volume) *index.VolumeRow {
+	row := &index.VolumeRow{VolumeInfo: index.VolumeInfo{Number: v.Number, First: v.First, Last: v.Last}, Size: -1}
+	if listed, ok := m.line.stored(m.ord, v.Number); ok {
+		row.File, row.Size = listed.File, listed.Size
+	}
+	if v.HasSHA1 {
+		row.SHA1 = v.SHA1[:]
+	}
+	return row
+}
+
+// emptySignature is the length of the signature of an empty file: its header.
+const emptySignature = 12
+
+// fromSigtar merges the set's names and metadata.
+func (m *merging) fromSigtar(ctx context.Context) error {
+	sc, err := m.line.a.st.Scan(ctx, *m.set.Sigtar)
+	if err != nil {
+		return err
+	}
+	m.info.Sigtar = *m.set.Sigtar
+	err = m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error {
+		if err := m.records(ctx, mg, sigtar.NewReader(sc)); err != nil {
+			return err
+		}
+		lay, err := sc.Layout()
+		if err == nil {
+			err = mg.Sigtar(lay)
+		}
+		if err != nil && !errors.Is(err, volume.ErrNotSeekable) {
+			return err
+		}
+		for i := range m.man.Volumes {
+			if err := mg.AddVolume(m.row(&m.man.Volumes[i])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if cerr := sc.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", m.set.Sigtar.File, err)
+	}
+	return err
+}
+
+// records merges the records of a sigtar.
+func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reader) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return r.Drain()
+		}
+		if err != nil {
+			return err
+		}
+		rec := &index.Record{Entry: s.Entry, Change: difftar.Snapshot, SigLen: -1}
+		switch {
+		case s.Deleted:
+			rec.Change = difftar.Deleted
+		case s.Entry.Type == chain.File:
+			rec.Change, rec.SigOff, rec.SigLen = 0, s.Off, s.Len
+			if s.Len == emptySignature && rec.Size < 0 {
+				rec.Size = 0
+			}
+		}
+		if err := mg.Record(rec); err != nil {
+			return err
+		}
+	}
+}
+
+// fromVolumes merges a set whose sigtar is missing or damaged, by reading all
+// its volumes. If one of them cannot be read, nobody can tell what the set
+// changed, and nothing is merged.
+func (m *merging) fromVolumes(ctx context.Context) error {
+	a := m.line.a
+	a.note("set %s: its volumes are read to find out what is in it", m.set.Times())
+	return m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error {
+		for i := range m.man.Volumes {
+			v := &m.man.Volumes[i]
+			listed, ok := m.line.stored(m.ord, v.Number)
+			if !ok {
+				return (&lostVolumeError{fmt.Sprintf("volume %d is missing", v.Number)}).of(chain.Path(m.set.Times()))
+			}
+			row := m.row(v)
+			p, err := index.ReadVolume(ctx, a.st, listed, row.SHA1, i == len(m.man.Volumes)-1, a.dir)
+			if err != nil {
+				return err
+			}
+			a.progress().Volumes.Add(1)
+			a.progress().Bytes.Add(max(listed.Size, 0))
+			if err = mg.Pass(p); err == nil {
+				row.Layout = p.Layout
+				err = mg.AddVolume(row)
+			}
+			if cerr := p.Close(); err == nil {
+				err = cerr
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Extend merges the index of a set that was written just now into the catalog
+// of its line, so that it need not be fetched. It lists the archive again.
+func (a *Archive) Extend(ctx context.Context, r io.Reader) error {
+	br := bufio.NewReader(r)
+	times, err := index.Times(br)
+	if err != nil {
+		return err
+	}
+	if err := a.Refresh(ctx); err != nil {
+		return err
+	}
+	l, ord := a.find(times)
+	if l == nil {
+		return fmt.Errorf("set %s: %w", times, fs.ErrNotExist)
+	}
+	if ord > 0 {
+		if err := l.do(ctx, ord-1, func(*index.Catalog) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return l.extend(ctx, ord, br)
+}
+
+// find returns where the set with those times is, in the line of a chain.
+func (a *Archive) find(times string) (*line, int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.col.Lines {
+		for ord, s := range l.Sets {
+			if !l.Fork && s.Times() == times {
+				return a.lines[lineKey(l)], ord
+			}
+		}
+	}
+	return nil, 0
+}
+
+// extend merges an index that this process wrote.
+func (l *line) extend(ctx context.Context, ord int, r io.Reader) error {
+	e, err := l.opened(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.a.catalogs.release(e)
+	select {
+	case l.lock <- struct{}{}:
+		defer func() { <-l.lock }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	set := l.set(ord)
+	m := &merging{line: l, cat: e.cat, ord: ord, set: set}
+	m.info = index.SetInfo{Ord: ord, Times: set.Times(), Manifest: *set.Manifest, Own: true}
+	if err := m.readIndex(ctx, r); err != nil && !errors.Is(err, index.ErrMerged) {
+		return err
+	}
+	_, err = l.check(ctx, e.cat)
+	return err
+}
