@@ -90,18 +90,29 @@ func octal(b []byte, v int64) {
 	b[n] = 0
 }
 
-// checksums returns the sum of a block's bytes with the checksum field blank,
-// and the sum that old programs got by taking bytes as signed.
-func checksums(b *[blockSize]byte) (unsigned, signed int64) {
+// checksum returns the sum of a block's bytes with the checksum field blank.
+func checksum(b *[blockSize]byte) int64 {
+	sum := 8 * uint32(' ')
+	for _, c := range b {
+		sum += uint32(c)
+	}
+	for _, c := range fieldChecksum().of(b) {
+		sum -= uint32(c)
+	}
+	return int64(sum)
+}
+
+// signedChecksum is the checksum as old programs got it, by taking bytes as
+// signed.
+func signedChecksum(b *[blockSize]byte) int64 {
+	sum := checksum(b)
 	f := fieldChecksum()
 	for i, c := range b {
-		if f.from <= i && i < f.to {
-			c = ' '
+		if c >= 0x80 && (i < f.from || i >= f.to) {
+			sum -= 256
 		}
-		unsigned += int64(c)
-		signed += int64(int8(c))
 	}
-	return unsigned, signed
+	return sum
 }
 
 // isZero reports whether the block is all zeros.

@@ -294,8 +294,7 @@ func (r *Reader) readBlock() (end bool, err error) {
 // checkBlock verifies the checksum of the current block.
 func (r *Reader) checkBlock() error {
 	want, err := number(fieldChecksum().of(&r.block))
-	unsigned, signed := checksums(&r.block)
-	if err != nil || want != unsigned && want != signed {
+	if err != nil || want != checksum(&r.block) && want != signedChecksum(&r.block) {
 		return r.corrupt("a bad header checksum")
 	}
 	return nil

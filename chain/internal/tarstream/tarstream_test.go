@@ -44,6 +44,18 @@ func blockOf(name string, typ byte, size string, edits ...func(b []byte)) []byte
 // put returns an edit that writes s at an offset.
 func put(off int, s string) func([]byte) { return func(b []byte) { copy(b[off:], s) } }
 
+// signed gives a block the checksum that old programs made of signed bytes.
+func signed(b []byte) []byte {
+	sum := 8 * int(' ')
+	for i, c := range b {
+		if i < 148 || i >= 156 {
+			sum += int(int8(c))
+		}
+	}
+	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return b
+}
+
 // pad pads a body.
 func pad(s string) []byte { return append([]byte(s), make([]byte, padding(int64(len(s))))...) }
 
@@ -102,6 +114,7 @@ func TestDialects(t *testing.T) {
 		{"full name", join(blockOf(long[:100], '0', "3"), pad("abc")), want(long[:100])},
 		{"prefix", join(blockOf("a", '0', "3", put(345, "dir/sub")), pad("abc")), want("dir/sub/a")},
 		{"no prefix in gnu", join(blockOf("a", '0', "3", put(257, "ustar  \x00"), put(345, "dir/sub")), pad("abc")), want("a")},
+		{"signed checksum", join(signed(blockOf("a\xff\xfe", '0', "3")), pad("abc")), want("a\xff\xfe")},
 		{"L", join(ext('L', long+"\x00"), blockOf(long[:100], '0', "3"), pad("abc")), want(long)},
 		{"L without NUL", join(ext('L', long), blockOf(long[:99], '0', "3"), pad("abc")), want(long)},
 		{"K and L", join(ext('K', long+"k\x00"), ext('L', long), blockOf(long[:99], '2', "3")),

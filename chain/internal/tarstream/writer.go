@@ -182,9 +182,8 @@ func block(h *Header) (b [blockSize]byte) {
 		octal(fieldMajor().of(&b), int64(h.Major))
 		octal(fieldMinor().of(&b), int64(h.Minor))
 	}
-	sum, _ := checksums(&b)
 	f := fieldChecksum().of(&b)
-	octal(f[:7], sum)
+	octal(f[:7], checksum(&b))
 	f[7] = ' '
 	return b
 }
