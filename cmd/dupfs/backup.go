@@ -1,0 +1,405 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/chain"
+	"dupfs/chain/backup"
+	"dupfs/chain/selection"
+	"dupfs/chain/snapshot"
+	"dupfs/chain/when"
+)
+
+func backupCommand(e *environ, name, usage string) *cli.Command {
+	rules := &ruleList{env: e}
+	return &cli.Command{
+		Name:      name,
+		Usage:     usage,
+		ArgsUsage: "SOURCE URL",
+		Description: `export PASSPHRASE=...
+dupfs backup --exclude '**/.cache' ~ file:///mnt/disk/home
+dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
+		Flags: slices.Concat(archiveFlags(), selectionFlags(rules), []cli.Flag{
+			&cli.Int64Flag{Name: "volsize", Value: 200, Usage: "size of volumes in `MiB`"},
+			&cli.StringFlag{Name: "full-if-older-than", Usage: "make it a full backup if the last one is older than `TIME`"},
+			&cli.BoolFlag{Name: "allow-source-mismatch", Usage: "go on though the chain is of another host or directory"},
+			&cli.BoolFlag{Name: "no-print-statistics", Usage: "leave the statistics out"},
+			&cli.BoolFlag{Name: "no-files-changed", Usage: "leave the list of changed files out of the manifest"},
+			&cli.IntFlag{Name: "max-blocksize", Hidden: true, Usage: "longest block of a signature, in `BYTES`"},
+			&cli.BoolFlag{Name: "asynchronous-upload", Hidden: true, Usage: "volumes are always uploaded while the next is built"},
+			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "volumes uploaded at a time"},
+			dryRunFlag(), currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runBackup(c.Context, e, c, name, rules.rules) },
+	}
+}
+
+// selectionFlags all add to one list, because their order among each other
+// matters.
+func selectionFlags(rules *ruleList) []cli.Flag {
+	list := func(name, usage string, kind selection.Kind, include bool) cli.Flag {
+		return &cli.GenericFlag{Name: name, Usage: usage, Value: &ruleFlag{list: rules, kind: kind, include: include}}
+	}
+	return []cli.Flag{
+		list("include", "`PATTERN` of what is backed up", selection.Glob, true),
+		list("exclude", "`PATTERN` of what is not; the first that matches decides", selection.Glob, false),
+		list("include-regexp", "regular `EXPRESSION`", selection.Regexp, true),
+		list("exclude-regexp", "regular `EXPRESSION`", selection.Regexp, false),
+		list("include-filelist", "`FILE` of patterns", selection.Filelist, true),
+		list("exclude-filelist", "`FILE` of patterns", selection.Filelist, false),
+		list("exclude-if-present", "leave directories out that have an entry called `NAME`", selection.IfPresent, false),
+		list("exclude-older-than", "leave files out that were changed before `TIME`", selection.OlderThan, false),
+		&cli.BoolFlag{Name: "exclude-device-files", Usage: "leave devices out"},
+		&cli.BoolFlag{Name: "exclude-other-filesystems", Usage: "stay on the source's file system"},
+		&cli.BoolFlag{Name: "null-separator", Usage: "lines of file lists end in NUL"},
+	}
+}
+
+// ruleList is the selection as the command line gives it, in order.
+type ruleList struct {
+	env   *environ
+	rules []selection.Rule
+}
+
+// ruleFlag adds one kind of rule to a list.
+type ruleFlag struct {
+	list    *ruleList
+	kind    selection.Kind
+	include bool
+}
+
+func (f *ruleFlag) String() string { return "" }
+
+// Set implements flag.Value.
+func (f *ruleFlag) Set(value string) error {
+	r := selection.Rule{Kind: f.kind, Include: f.include, Pattern: value}
+	switch f.kind {
+	case selection.Filelist:
+		text, err := os.ReadFile(value)
+		if err != nil {
+			return fmt.Errorf("file list: %w", err)
+		}
+		r.List = strings.NewReader(string(text))
+	case selection.OlderThan:
+		t, err := when.Parse(value, f.list.env.now(), time.Local)
+		if err != nil {
+			return err
+		}
+		r.Time = t.Unix()
+	}
+	f.list.rules = append(f.list.rules, r)
+	return nil
+}
+
+// selectionOf returns the selection for a source.
+func selectionOf(c *cli.Context, src string, rules []selection.Rule) (*selection.Selection, error) {
+	rules = slices.Clone(rules)
+	for i := range rules {
+		rules[i].Null = c.Bool("null-separator")
+	}
+	if c.Bool("exclude-device-files") {
+		rules = append(rules, selection.Rule{Kind: selection.DeviceFiles})
+	}
+	if c.Bool("exclude-other-filesystems") {
+		rules = append(rules, selection.Rule{Kind: selection.OtherFilesystems})
+	}
+	s, err := selection.New(src, rules)
+	if err != nil {
+		return nil, fail(selectionStatus(err), err, "the first pattern that matches decides; what none matches is included")
+	}
+	return s, nil
+}
+
+// selectionStatus returns duplicity's exit status for a bad rule.
+func selectionStatus(err error) int {
+	switch {
+	case errors.Is(err, selection.ErrOutside):
+		return 14
+	case errors.Is(err, selection.ErrGlob):
+		return 15
+	case errors.Is(err, selection.ErrRedundant):
+		return 16
+	}
+	return exitUsage
+}
+
+func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rules []selection.Rule) error {
+	args, err := positionals(c, 2, 2, "SOURCE URL")
+	if err != nil {
+		return err
+	}
+	src, url := args[0], args[1]
+	if isURL(src) {
+		return usagef("%s: the first argument is the directory to back up, not a URL", src)
+	}
+	if _, err := os.Stat(src); err != nil {
+		return fail(exitNoSource, fmt.Errorf("source: %w", err), "name a directory that is there")
+	}
+	sel, err := selectionOf(c, src, rules)
+	if err != nil {
+		return err
+	}
+	a, err := e.openStore(ctx, c, url)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	base, err := a.base(ctx, c, verb, src)
+	if err != nil {
+		return err
+	}
+	stats, err := a.backup(ctx, c, src, sel, base)
+	if err != nil {
+		return backupError(err)
+	}
+	if !c.Bool("no-print-statistics") {
+		printStatistics(e.stdout, stats)
+	}
+	if stats.Errors > 0 {
+		return fail(exitIncomplete, fmt.Errorf("the backup was made, but %s not stored as it should be",
+			pluralWas(stats.Errors)), "the warnings above name it; the next run tries again")
+	}
+	return nil
+}
+
+func pluralWas(n int64) string {
+	if n == 1 {
+		return "1 entry was"
+	}
+	return fmt.Sprintf("%d entries were", n)
+}
+
+// backupError adds to an error of a backup that nothing was lost by it.
+func backupError(err error) error {
+	status, hint := classify(err)
+	if status == exitInterrupted || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fail(status, fmt.Errorf("backup failed, what was in the archive before is untouched: %w", err), hint)
+}
+
+// base returns what an increment is built on, nil for a full backup.
+func (a *archive) base(ctx context.Context, c *cli.Context, verb, src string) (*snapshot.Base, error) {
+	points, err := a.points(ctx)
+	if errors.Is(err, errNoBackups) {
+		points, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	last := "none"
+	if chains := a.chains(); len(chains) > 0 {
+		last = asctime(chains[len(chains)-1].Start())
+	}
+	if !c.Bool("no-print-statistics") {
+		fmt.Fprintf(a.env.stdout, "Last full backup date: %s\n", last)
+	}
+	switch {
+	case verb == "full":
+		return nil, a.oneSecret(ctx, c)
+	case len(points) == 0 && verb == "incremental":
+		return nil, fail(exitNoSigs, fmt.Errorf("%s: there is no backup to build an increment on", a.shown), "make a full one: dupfs full SOURCE URL")
+	case len(points) == 0:
+		return nil, nil
+	}
+	if old, err := a.tooOld(c); err != nil {
+		return nil, err
+	} else if old && verb != "incremental" {
+		fmt.Fprintln(a.env.stdout, "Last full backup is too old, forcing full backup")
+		return nil, a.oneSecret(ctx, c)
+	}
+	if err := a.oneSecret(ctx, c); err != nil {
+		return nil, err
+	}
+	base, err := a.snapshot.Base(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the last backup cannot be built on: %w", err)
+	}
+	return base, a.sameSource(ctx, c, base, src)
+}
+
+// chains returns the chains of the archive, none if it is not there yet.
+func (a *archive) chains() []*chain.Chain {
+	if a.snapshot == nil {
+		return nil
+	}
+	return a.snapshot.Collection().Chains
+}
+
+// oneSecret makes sure, before anything is written to an encrypted archive,
+// that the passphrase in hand opens what is there: an archive with two
+// passphrases is one that nobody can restore.
+func (a *archive) oneSecret(ctx context.Context, c *cli.Context) error {
+	chains := a.chains()
+	if layer(c) != chain.OpenPGP || len(chains) == 0 {
+		return nil
+	}
+	sets := chains[len(chains)-1].Sets
+	m := sets[len(sets)-1].Manifest
+	if m == nil || m.Layer != chain.OpenPGP {
+		return nil
+	}
+	if _, err := a.store.Get(ctx, *m, maxManifest); err != nil {
+		return fmt.Errorf("before writing, the passphrase was tried on what is there: %w", err)
+	}
+	return nil
+}
+
+// maxManifest bounds the manifests that are read whole, in bytes.
+const maxManifest = 256 << 20
+
+// tooOld reports whether --full-if-older-than asks for a full backup.
+func (a *archive) tooOld(c *cli.Context) (bool, error) {
+	expr := c.String("full-if-older-than")
+	if expr == "" {
+		return false, nil
+	}
+	limit, err := a.env.parseTime(c, expr)
+	if err != nil {
+		return false, err
+	}
+	chains := a.chains()
+	return chains[len(chains)-1].Start().Before(limit), nil
+}
+
+// backup runs the engine and shows how it goes on.
+func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *selection.Selection, base *snapshot.Base) (*backup.Stats, error) {
+	e := a.env
+	hostname, _ := os.Hostname() // without one the manifest has none
+	if i := strings.IndexByte(hostname, '.'); i > 0 {
+		hostname = hostname[:i]
+	}
+	p := &backup.Progress{}
+	o := backup.Options{
+		Now: e.clock(c), Last: a.newest(), Layer: layer(c),
+		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
+		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
+		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
+		Progress: p, Notice: e.notice,
+	}
+	stop := e.follow("backup", func() progress { return backupProgress(p) })
+	defer stop()
+	if base == nil {
+		return backup.Run(ctx, src, a.store, nil, o)
+	}
+	return backup.Run(ctx, src, a.store, &baseAdapter{base}, o)
+}
+
+// newest returns the end time of the newest set of any kind, zero if there is
+// none: no two sets may share a second.
+func (a *archive) newest() time.Time {
+	var t time.Time
+	for _, ch := range a.chains() {
+		if ch.End().After(t) {
+			t = ch.End()
+		}
+	}
+	return t
+}
+
+// notice tells of an entry that was not stored as it should be.
+func (e *environ) notice(n backup.Notice) {
+	if n.Warning() {
+		e.warn("%s: %v", n.Path, n.Err)
+		return
+	}
+	e.note(fmt.Sprintf("%s: %v", n.Path, n.Err))
+}
+
+// backupProgress is measured in bytes of the source.
+func backupProgress(p *backup.Progress) progress {
+	out := progress{done: p.BytesRead.Load()}
+	if cur := p.Current.Load(); cur != nil {
+		out.text = cur.String()
+	}
+	return out
+}
+
+// sameSource refuses to continue a chain of another host or directory.
+func (a *archive) sameSource(ctx context.Context, c *cli.Context, base *snapshot.Base, src string) error {
+	if c.Bool("allow-source-mismatch") {
+		return nil
+	}
+	sets := base.Chain().Sets
+	m, err := a.manifest(ctx, sets[len(sets)-1])
+	if err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	short, _, _ := strings.Cut(host, ".")
+	if m.Hostname != "" && m.Hostname != host && m.Hostname != short {
+		return fail(exitHost, fmt.Errorf("backup source host has changed: the last backup is of %s, this is %s", m.Hostname, host),
+			"is this the right archive? --allow-source-mismatch goes on")
+	}
+	if dir := selection.Source(src); m.Localdir != "" && m.Localdir != dir {
+		return fail(exitSourceDir, fmt.Errorf("backup source directory has changed: the last backup is of %s, this is %s", m.Localdir, dir),
+			"is this the right archive? --allow-source-mismatch goes on")
+	}
+	return nil
+}
+
+// baseAdapter makes the newest point the base of a backup.
+type baseAdapter struct{ *snapshot.Base }
+
+// Walk implements backup.Base.
+func (b *baseAdapter) Walk(ctx context.Context) iter.Seq2[*backup.BaseEntry, error] {
+	return func(yield func(*backup.BaseEntry, error) bool) {
+		for s, err := range b.Base.Walk(ctx) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			out := &backup.BaseEntry{
+				Entry: s.Entry, Exact: s.Exact, SigOff: s.SigOff, SigLen: s.SigLen,
+				Set: s.Set, Ctime: s.Ctime, Ino: s.Ino, ID: s.ID,
+			}
+			if !yield(out, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Signature implements backup.Base.
+func (b *baseAdapter) Signature(ctx context.Context, e *backup.BaseEntry) (io.ReadCloser, error) {
+	return b.Base.Signature(ctx, &snapshot.BaseEntry{
+		Entry: e.Entry, Exact: e.Exact, SigOff: e.SigOff, SigLen: e.SigLen, Set: e.Set, ID: e.ID,
+	})
+}
+
+// printStatistics writes duplicity's block.
+func printStatistics(w io.Writer, s *backup.Stats) {
+	line := func(key string, n int64) { fmt.Fprintf(w, "%s %d (%s)\n", key, n, size(n)) }
+	at := func(key string, t time.Time) {
+		fmt.Fprintf(w, "%s %d.%02d (%s)\n", key, t.Unix(), t.Nanosecond()/1e7, asctime(t))
+	}
+	elapsed := s.EndTime.Sub(s.StartTime).Seconds()
+	fmt.Fprintln(w, "--------------[ Backup Statistics ]--------------")
+	at("StartTime", s.StartTime)
+	at("EndTime", s.EndTime)
+	fmt.Fprintf(w, "ElapsedTime %.2f (%.2f seconds)\n", elapsed, elapsed)
+	fmt.Fprintln(w, "SourceFiles", s.SourceFiles)
+	line("SourceFileSize", s.SourceFileSize)
+	fmt.Fprintln(w, "NewFiles", s.NewFiles)
+	line("NewFileSize", s.NewFileSize)
+	fmt.Fprintln(w, "DeletedFiles", s.DeletedFiles)
+	fmt.Fprintln(w, "ChangedFiles", s.ChangedFiles)
+	line("ChangedFileSize", s.ChangedFileSize)
+	line("ChangedDeltaSize", s.ChangedDeltaSize)
+	fmt.Fprintln(w, "DeltaEntries", s.DeltaEntries)
+	line("RawDeltaSize", s.RawDeltaSize)
+	line("TotalDestinationSizeChange", s.DestinationSize)
+	fmt.Fprintln(w, "Errors", s.Errors)
+	fmt.Fprintln(w, "-------------------------------------------------")
+	fmt.Fprintln(w)
+}

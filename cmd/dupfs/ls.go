@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/chain"
+)
+
+func lsCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "ls",
+		Usage:     "list a directory or file of the archive at a time",
+		ArgsUsage: "URL [PATH]",
+		Description: `dupfs ls -l --time 3D URL home/letters
+dupfs ls --recursive --json URL | jq .path`,
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			timeFlag(), jsonFlag(),
+			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "with type, mode, owner, size and time"},
+			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "with everything below"},
+			currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runLs(c.Context, e, c) },
+	}
+}
+
+func runLs(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 1, 2, "URL [PATH]")
+	if err != nil {
+		return err
+	}
+	p, err := archivePath(slices.Concat(args, []string{""})[1])
+	if err != nil {
+		return err
+	}
+	a, err := e.open(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	tree, point, err := a.tree(ctx, c)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(e.stdout)
+	show := e.lister(c, out)
+	err = list(ctx, tree, p, c.Bool("recursive"), show)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = notInArchive(err, p, point)
+	}
+	return errors.Join(err, out.Flush())
+}
+
+// list shows an entry, or what is in a directory.
+func list(ctx context.Context, t chain.Tree, p chain.Path, deep bool, show func(chain.Node) error) error {
+	n, err := lookup(ctx, t, p)
+	switch {
+	case err != nil:
+		return err
+	case n.Type != chain.Dir || deep:
+		return walkNode(ctx, t, n, deep, show)
+	}
+	return children(ctx, t, n, show)
+}
+
+// lister returns what writes a node as the options say.
+func (e *environ) lister(c *cli.Context, w io.Writer) func(chain.Node) error {
+	switch {
+	case c.Bool("json"):
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		return func(n chain.Node) error { return enc.Encode(listingOf(n)) }
+	case c.Bool("long"):
+		return func(n chain.Node) error { return longLine(w, n) }
+	}
+	return func(n chain.Node) error {
+		_, err := fmt.Fprintln(w, printable(n.Path.String()))
+		return err
+	}
+}
+
+// longLine writes a node as ls -l does.
+func longLine(w io.Writer, n chain.Node) error {
+	what := fmt.Sprintf("%12d", n.Size)
+	switch {
+	case n.Type == chain.CharDevice || n.Type == chain.BlockDevice:
+		what = fmt.Sprintf("%12s", fmt.Sprintf("%d, %d", n.Major, n.Minor))
+	case n.Type != chain.File:
+		what = fmt.Sprintf("%12s", "-")
+	}
+	target := ""
+	if n.Type == chain.Symlink {
+		target = " -> " + printable(n.Link)
+	}
+	_, err := fmt.Fprintf(w, "%s %-8s %-8s %s %s %s%s\n", modeText(n.Entry), owner(n.User, n.UID), owner(n.Group, n.GID),
+		what, listingTime(n.Mtime), printable(n.Path.String()), target)
+	return err
+}
+
+// listing is an entry as --json writes it. Names that are not UTF-8 have
+// their bytes in path_b64, others do not need it.
+type listing struct {
+	Path      string            `json:"path"`
+	PathB64   string            `json:"path_b64,omitempty"`
+	Type      string            `json:"type"`
+	Mode      string            `json:"mode"`
+	UID       uint32            `json:"uid"`
+	GID       uint32            `json:"gid"`
+	User      string            `json:"user,omitempty"`
+	Group     string            `json:"group,omitempty"`
+	Mtime     string            `json:"mtime"`
+	Size      *int64            `json:"size,omitempty"`
+	Target    *string           `json:"target,omitempty"`
+	TargetB64 string            `json:"target_b64,omitempty"`
+	Rdev      *[2]uint32        `json:"rdev,omitempty"`
+	Nlink     uint32            `json:"nlink,omitempty"`
+	SHA256    string            `json:"sha256,omitempty"`
+	Xattrs    map[string]string `json:"xattrs,omitempty"`
+}
+
+// listingOf returns what --json writes of a node.
+func listingOf(n chain.Node) listing {
+	l := listing{
+		Path: n.Path.String(), Type: n.Type.String(), Mode: fmt.Sprintf("%04o", n.Mode),
+		UID: n.UID, GID: n.GID, User: n.User, Group: n.Group,
+		Mtime: n.Mtime.Time().Format(time.RFC3339Nano),
+	}
+	l.PathB64 = bytesIfOdd(l.Path)
+	switch n.Type {
+	case chain.File:
+		l.Size, l.Nlink = &n.Size, n.Nlink
+		if n.HasHash {
+			l.SHA256 = hex.EncodeToString(n.Hash[:])
+		}
+	case chain.Symlink:
+		l.Target, l.TargetB64 = &n.Link, bytesIfOdd(n.Link)
+	case chain.CharDevice, chain.BlockDevice:
+		l.Rdev = &[2]uint32{n.Major, n.Minor}
+	}
+	for _, x := range n.Xattrs {
+		if l.Xattrs == nil {
+			l.Xattrs = map[string]string{}
+		}
+		l.Xattrs[x.Name] = base64.StdEncoding.EncodeToString(x.Value)
+	}
+	return l
+}
+
+// bytesIfOdd returns the bytes of a name that is not UTF-8, in base 64.
+func bytesIfOdd(s string) string {
+	if utf8.ValidString(s) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(s))
+}
+
+func listFilesCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "list-current-files",
+		Usage:     "list all entries as duplicity does",
+		ArgsUsage: "URL",
+		Flags:     slices.Concat(archiveFlags(), []cli.Flag{timeFlag(), currentTimeFlag()}),
+		Action:    func(c *cli.Context) error { return runListFiles(c.Context, e, c) },
+	}
+}
+
+func runListFiles(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 1, 1, "URL")
+	if err != nil {
+		return err
+	}
+	a, err := e.open(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	tree, _, err := a.tree(ctx, c)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(e.stdout)
+	chains := a.snapshot.Collection().Chains
+	fmt.Fprintf(out, "Last full backup date: %s\n", asctime(chains[len(chains)-1].Start()))
+	err = walkNames(ctx, tree, func(n chain.Node) error {
+		_, err := fmt.Fprintf(out, "%s %s\n", asctime(n.Mtime.Time()), printable(n.Path.String()))
+		return err
+	})
+	return errors.Join(err, out.Flush())
+}
+
+// walkNames is walk over everything, but leaves sizes unknown rather than
+// read volumes for them.
+func walkNames(ctx context.Context, t chain.Tree, fn func(chain.Node) error) error {
+	root, err := t.Root(ctx)
+	if err != nil {
+		return err
+	}
+	root.Path = chain.Root
+	return namesBelow(ctx, t, root, fn)
+}
+
+func namesBelow(ctx context.Context, t chain.Tree, n chain.Node, fn func(chain.Node) error) error {
+	if err := fn(n); err != nil || n.Type != chain.Dir {
+		return err
+	}
+	return pages(ctx, t, n, false, func(c chain.Node) error { return namesBelow(ctx, t, c, fn) })
+}

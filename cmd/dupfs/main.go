@@ -1,0 +1,108 @@
+// Command dupfs backs directories up to duplicity-format chains, mounts every
+// point of any chain as a read-only tree, and travels in time on the command
+// line. Only this package knows flags, environment, clock and terminal: one
+// file per verb, argv.go for duplicity's command line, codes.go for the exit
+// status of an error.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// version is set by the linker in releases.
+var version = "0.1.0-dev"
+
+// environ is the world as a command sees it.
+type environ struct {
+	stdin          *bufio.Reader
+	stdout, stderr io.Writer
+	lookup         func(string) (string, bool)
+	now            func() time.Time
+	terminal       bool // progress may be shown on stderr
+
+	outMu sync.Mutex               // of what follows, and of lines on stderr
+	bar   *progressbar.ProgressBar // shown now; nil: none
+
+	secretMu    sync.Mutex
+	secretText  string // the passphrase, once it is known
+	secretKnown bool
+}
+
+// getenv returns a variable, "" if it is not set.
+func (e *environ) getenv(name string) string {
+	v, _ := e.lookup(name)
+	return v
+}
+
+func main() {
+	e := &environ{
+		stdin:    bufio.NewReader(os.Stdin),
+		stdout:   os.Stdout,
+		stderr:   os.Stderr,
+		lookup:   os.LookupEnv,
+		now:      time.Now,
+		terminal: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+	os.Exit(run(context.Background(), e, os.Args[1:]))
+}
+
+// run carries out a command line and returns the exit status. The first
+// SIGINT or SIGTERM ends the work in good order; a second one kills.
+func run(ctx context.Context, e *environ, args []string) int {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			cancel(errSignal{s})
+		case <-ctx.Done():
+		}
+	}()
+
+	app := newApp(e)
+	argv, err := grammarOf(app).arrange(args)
+	if err == nil {
+		err = app.RunContext(ctx, append([]string{"dupfs"}, argv...))
+	}
+	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%w: %s", cause, "nothing half done was left")
+	}
+	return e.report(err)
+}
+
+// errSignal is the signal that ended a command.
+type errSignal struct{ os.Signal }
+
+func (s errSignal) Error() string { return "stopped by " + s.String() }
+
+// report says what went wrong, on one line with a hint on the next, and
+// returns the exit status.
+func (e *environ) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	status, hint := classify(err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(e.stderr, "dupfs: "+printable(text))
+	}
+	if hint != "" {
+		fmt.Fprintln(e.stderr, "hint: "+hint)
+	}
+	return status
+}

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/backends/all"
+	"dupfs/cache"
+	"dupfs/chain"
+	"dupfs/chain/pgp"
+	"dupfs/chain/snapshot"
+	"dupfs/chain/store"
+	"dupfs/chain/when"
+)
+
+// archive is an archive that a command works on.
+type archive struct {
+	url      string // as typed
+	shown    string // without passwords
+	dir      string // of its cache
+	store    *store.Store
+	snapshot *snapshot.Archive // nil until points is called
+	env      *environ
+	closers  []func() error
+}
+
+// openStore opens the archive at url as far as its stored files, asking it
+// nothing yet.
+func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*archive, error) {
+	if !isURL(url) {
+		return nil, usagef("%s is not a URL", url)
+	}
+	options, err := e.backendOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := all.Open(ctx, url, options)
+	if err != nil {
+		return nil, openError(err, all.Redact(url))
+	}
+	a := &archive{url: url, shown: all.Redact(url), env: e}
+	if a.dir, err = e.cacheDir(c, url); err != nil {
+		return nil, err
+	}
+	o := store.Options{
+		Keys:      e.keys(c),
+		Encrypter: func() (*pgp.Encrypter, error) { return e.encrypter(c) },
+		Layer:     layer(c),
+		Prefixes: chain.Prefixes{
+			All: c.String("file-prefix"), Archive: c.String("file-prefix-archive"),
+			Manifest: c.String("file-prefix-manifest"), Signature: c.String("file-prefix-signature"),
+		},
+		TempDir: c.String("tempdir"),
+	}
+	if o.Memory, err = byteCount(c, "memory"); err != nil {
+		return nil, err
+	}
+	if o.Disk, err = e.diskCache(c, url, a.dir); err != nil {
+		return nil, err
+	}
+	a.store = store.New(backend, o)
+	a.closers = append(a.closers, a.store.Close)
+	return a, nil
+}
+
+// openError gives what is wrong with a URL duplicity's status.
+func openError(err error, shown string) error {
+	status, hint := classify(err)
+	if status == exitGeneric || status == exitNotFound {
+		status = exitUser
+	}
+	if !strings.Contains(err.Error(), shown) {
+		err = fmt.Errorf("%s: %w", shown, err)
+	}
+	return fail(status, err, hint)
+}
+
+// open opens the archive at url and lists it. An archive without any point is
+// errNoBackups.
+func (e *environ) open(ctx context.Context, c *cli.Context, url string) (*archive, error) {
+	a, err := e.openStore(ctx, c, url)
+	if err != nil {
+		return nil, err
+	}
+	points, err := a.points(ctx)
+	if err == nil && len(points) == 0 {
+		err = fmt.Errorf("%s: %w", a.shown, errNoBackups)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// points opens the snapshots, if that was not done yet, and returns them.
+func (a *archive) points(ctx context.Context) ([]chain.Point, error) {
+	if a.snapshot == nil {
+		s, err := snapshot.Open(ctx, a.store, snapshot.Options{
+			Dir:    filepath.Join(a.dir, "catalog"),
+			MaxAge: listingAge,
+			Note:   func(text string) { a.env.note(text) },
+		})
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: %w (%v)", a.shown, errNoBackups, err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a.shown, err)
+		}
+		a.snapshot = s
+		a.closers = append(a.closers, s.Close)
+	}
+	return a.snapshot.Points(ctx)
+}
+
+// listingAge is how old a mount's listing of the archive may become.
+const listingAge = 30 * time.Second
+
+// Close releases everything, last opened first.
+func (a *archive) Close() error {
+	var errs []error
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		errs = append(errs, a.closers[i]())
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}
+
+// tree returns the tree at the time that --time gives, and its point.
+func (a *archive) tree(ctx context.Context, c *cli.Context) (chain.Tree, chain.Point, error) {
+	point, err := a.pointAt(ctx, c, c.String("time"))
+	if err != nil {
+		return nil, point, err
+	}
+	t, err := a.treeAt(ctx, point)
+	return t, point, err
+}
+
+// treeAt returns the tree at a point.
+func (a *archive) treeAt(ctx context.Context, point chain.Point) (chain.Tree, error) {
+	if point.Damage != "" {
+		a.env.warn("the backup of %s is damaged: %s", stamp(point.Time), point.Damage)
+	}
+	t, err := a.snapshot.Tree(ctx, point.Number)
+	if err != nil {
+		return nil, fmt.Errorf("the backup of %s: %w", stamp(point.Time), err)
+	}
+	return t, nil
+}
+
+// pointAt returns the newest point not after a time expression; "" is now.
+func (a *archive) pointAt(ctx context.Context, c *cli.Context, expr string) (chain.Point, error) {
+	points, err := a.points(ctx)
+	if err != nil {
+		return chain.Point{}, err
+	}
+	t, err := a.env.parseTime(c, expr)
+	if err != nil {
+		return chain.Point{}, err
+	}
+	return snapshot.At(points, t)
+}
+
+// parseTime reads a time as an option gives it.
+func (e *environ) parseTime(c *cli.Context, expr string) (time.Time, error) {
+	now := e.clock(c)
+	if expr == "" {
+		// What a clock that is ahead wrote is in the archive nevertheless.
+		return time.Unix(1<<40, 0), nil
+	}
+	t, err := when.Parse(expr, now, time.Local)
+	if err != nil {
+		return t, &usageError{
+			text: fmt.Sprintf("bad time %q: %v", expr, err),
+			hint: "times are like 2026-11-21T20:49:32Z, 2026-11-21, 3D (three days ago), 1W2h or now",
+		}
+	}
+	return t, nil
+}
+
+// layer returns what new volumes are written in.
+func layer(c *cli.Context) chain.Layer {
+	switch {
+	case !c.Bool("no-encryption"):
+		return chain.OpenPGP
+	case c.Bool("no-compression"):
+		return chain.Plain
+	}
+	return chain.Gzip
+}
+
+// keys returns what the archive is read with. A passphrase that is not in the
+// environment is asked for only once something encrypted is met.
+func (e *environ) keys(c *cli.Context) *pgp.Keys {
+	if p, ok := e.lookup("PASSPHRASE"); ok {
+		return pgp.NewKeys(p)
+	}
+	k := pgp.NewKeys()
+	k.Ask = func(context.Context) (string, error) { return e.secret(c, false) }
+	return k
+}
+
+// encrypter returns what new files are encrypted with.
+func (e *environ) encrypter(c *cli.Context) (*pgp.Encrypter, error) {
+	p, err := e.secret(c, true)
+	if err != nil {
+		return nil, err
+	}
+	if p == "" {
+		return nil, fail(exitUser, errors.New("the passphrase is empty"), "export a PASSPHRASE, or give --no-encryption")
+	}
+	return pgp.NewEncrypter(p)
+}
+
+// secret returns the passphrase, asking at most once in a run.
+func (e *environ) secret(c *cli.Context, twice bool) (string, error) {
+	e.secretMu.Lock()
+	defer e.secretMu.Unlock()
+	if !e.secretKnown {
+		p, err := e.passphrase(c.String("passphrase-file"), twice)
+		if err != nil {
+			return "", err
+		}
+		e.secretText, e.secretKnown = p, true
+	}
+	return e.secretText, nil
+}
+
+// backendOptions collects what the drivers may want to know.
+func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
+	o := all.Options{
+		Getenv:     e.getenv,
+		Password:   func(_ context.Context, prompt string) (string, error) { return e.ask(prompt) },
+		Timeout:    seconds(c, "timeout"),
+		Tries:      c.Int("num-retries"),
+		RetryDelay: seconds(c, "backend-retry-delay"),
+		VolumeTier: c.String("azure-blob-tier"), MetadataTier: c.String("azure-metadata-tier"),
+	}
+	o.S3.Endpoint, o.S3.Region = c.String("s3-endpoint-url"), c.String("s3-region-name")
+	o.S3.Unencrypted = c.Bool("s3-unencrypted-connection")
+	o.S3.StorageClass = storageClass(c)
+	var err error
+	if o.Upload, err = byteCount(c, "limit-upload"); err != nil {
+		return o, err
+	}
+	o.Download, err = byteCount(c, "limit-download")
+	return o, err
+}
+
+// storageClass returns the S3 class that an option names, "" for none.
+func storageClass(c *cli.Context) string {
+	for _, class := range [...]struct{ option, name string }{
+		{"s3-use-rrs", "REDUCED_REDUNDANCY"}, {"s3-use-ia", "STANDARD_IA"}, {"s3-use-onezone-ia", "ONEZONE_IA"},
+		{"s3-use-glacier", "GLACIER"}, {"s3-use-glacier-ir", "GLACIER_IR"}, {"s3-use-deep-archive", "DEEP_ARCHIVE"},
+	} {
+		if c.Bool(class.option) {
+			return class.name
+		}
+	}
+	return ""
+}
+
+// cacheDir returns the directory of an archive's catalogs and cached volumes,
+// made with mode 0700: catalogs hold session keys.
+func (e *environ) cacheDir(c *cli.Context, url string) (string, error) {
+	parent := c.String("archive-dir")
+	if parent == "" {
+		base := e.getenv("XDG_CACHE_HOME")
+		if base == "" {
+			home := e.getenv("HOME")
+			if home == "" {
+				return "", usagef("neither --archive-dir, XDG_CACHE_HOME nor HOME is given")
+			}
+			base = filepath.Join(home, ".cache")
+		}
+		parent = filepath.Join(base, "dupfs")
+	}
+	name := c.String("name")
+	if name == "" {
+		sum := md5.Sum([]byte(url)) // duplicity's rule
+		name = hex.EncodeToString(sum[:])
+	}
+	dir := filepath.Join(parent, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("archive directory: %w", err)
+	}
+	return dir, nil
+}
+
+// diskCache returns where stored bytes of a remote archive are kept. A local
+// archive needs no copy.
+func (e *environ) diskCache(c *cli.Context, url, dir string) (*cache.Dir, error) {
+	budget, err := byteCount(c, "cache-size")
+	if err != nil || budget == 0 || strings.HasPrefix(url, "file:") {
+		return nil, err
+	}
+	return cache.OpenDir(filepath.Join(dir, "volumes"), budget)
+}
+
+// byteCount reads an option such as 64M.
+func byteCount(c *cli.Context, name string) (int64, error) {
+	text := c.String(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := parseBytes(text)
+	if err != nil {
+		return 0, usagef("--%s: %v", name, err)
+	}
+	return n, nil
+}
+
+// parseBytes reads a number of bytes with an optional K, M, G or T (powers of
+// 1024).
+func parseBytes(text string) (int64, error) {
+	digits := strings.TrimRight(strings.ToUpper(text), "IB")
+	shift := 0
+	if digits != "" {
+		if i := strings.IndexByte("KMGT", digits[len(digits)-1]); i >= 0 {
+			shift = 10 * (i + 1)
+			digits = digits[:len(digits)-1]
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > 1<<62>>shift {
+		return 0, fmt.Errorf("%q is no number of bytes such as 500M", text)
+	}
+	return n << shift, nil
+}

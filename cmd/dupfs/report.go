@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+// warn tells the user of something that is not as it should be, on one line.
+func (e *environ) warn(format string, args ...any) {
+	e.outMu.Lock()
+	defer e.outMu.Unlock()
+	e.clearBar()
+	fmt.Fprintln(e.stderr, "warning: "+printable(fmt.Sprintf(format, args...)))
+}
+
+// note tells of something that was helped, where somebody is looking.
+func (e *environ) note(text string) {
+	if !e.terminal {
+		return
+	}
+	e.outMu.Lock()
+	defer e.outMu.Unlock()
+	e.clearBar()
+	fmt.Fprintln(e.stderr, "note: "+printable(text))
+}
+
+// clearBar makes room for a line. The lock is held.
+func (e *environ) clearBar() {
+	if e.bar != nil {
+		_ = e.bar.Clear()
+	}
+}
+
+// progress is what a long work has done, polled while it goes on.
+type progress struct {
+	done, total int64  // bytes; total 0: not known yet
+	text        string // what is going on
+}
+
+// pollInterval is how often progress is shown.
+const pollInterval = 200 * time.Millisecond
+
+// follow shows the progress of work on a terminal, with rate and remaining
+// time, until stop is called; elsewhere it shows nothing.
+func (e *environ) follow(what string, poll func() progress) (stop func()) {
+	if !e.terminal {
+		return func() {}
+	}
+	bar := progressbar.NewOptions64(-1,
+		progressbar.OptionSetWriter(e.stderr),
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionShowCount(),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionFullWidth(),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionThrottle(pollInterval),
+	)
+	e.outMu.Lock()
+	e.bar = bar
+	e.outMu.Unlock()
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { e.draw(bar, what, poll, quit) })
+	return func() {
+		close(quit)
+		wg.Wait()
+		e.outMu.Lock()
+		defer e.outMu.Unlock()
+		_ = bar.Clear()
+		e.bar = nil
+	}
+}
+
+// draw polls until quit.
+func (e *environ) draw(bar *progressbar.ProgressBar, what string, poll func() progress, quit chan struct{}) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-quit:
+			return
+		case <-tick.C:
+		}
+		p := poll()
+		e.outMu.Lock()
+		if p.total > 0 {
+			bar.ChangeMax64(max(p.total, p.done, 1))
+		}
+		if p.text != "" {
+			bar.Describe(what + " " + shorten(printable(p.text), 30))
+		}
+		_ = bar.Set64(p.done)
+		e.outMu.Unlock()
+	}
+}
+
+// shorten keeps the end of a text.
+func shorten(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return "…" + string(r[len(r)-n+1:])
+}

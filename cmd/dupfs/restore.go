@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/chain"
+	"dupfs/chain/restore"
+)
+
+func restoreCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "restore",
+		Usage:     "write the archive, or a path in it, as it was at a time into DIR",
+		ArgsUsage: "URL DIR",
+		Description: `dupfs restore URL /srv/restored
+dupfs restore --time 3D --path-to-restore home/letters URL ./letters`,
+		Flags:  slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), currentTimeFlag()}),
+		Action: func(c *cli.Context) error { return runRestore(c.Context, e, c) },
+	}
+}
+
+func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 2, 2, "URL DIR")
+	if err != nil {
+		return err
+	}
+	p, err := archivePath(c.String("path-to-restore"))
+	if err != nil {
+		return err
+	}
+	a, err := e.open(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	tree, point, err := a.tree(ctx, c)
+	if err != nil {
+		return err
+	}
+	if _, err := lookup(ctx, tree, p); isMissing(err) {
+		return notInArchive(err, p, point)
+	}
+	counts := &restore.Progress{}
+	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load()} })
+	report, err := restore.Run(ctx, a.snapshot, tree, p, args[1], restore.Options{
+		Force:        c.Bool("force"),
+		NumericOwner: c.Bool("numeric-owner"),
+		NoOwner:      c.Bool("no-restore-ownership"),
+		Progress:     counts,
+		Warn:         func(p chain.Path, err error) { e.warn("%s: %v", p, err) },
+	})
+	stop()
+	switch {
+	case err != nil:
+		return err
+	case report.Failed > 0:
+		return fail(exitDamaged, fmt.Errorf("%s not restored, the rest is in %s", pluralWas(report.Failed), args[1]),
+			"the warnings above name it; an older or newer --time may have it intact")
+	case report.Warnings > 0:
+		return fail(exitIncomplete, fmt.Errorf("everything was restored, but %s could not be set", plural(report.Warnings, "attribute")),
+			"the warnings above name them; owners need root, or --no-restore-ownership")
+	}
+	return nil
+}
+
+func verifyCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "verify",
+		Usage:     "read everything at a time, checking every byte; with --compare-data compare it with DIR",
+		ArgsUsage: "URL [DIR]",
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			timeFlag(), pathFlag(),
+			&cli.BoolFlag{Name: "compare-data", Usage: "compare entries, attributes and contents with DIR"},
+			currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runVerify(c.Context, e, c) },
+	}
+}
+
+func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 1, 2, "URL [DIR]")
+	if err != nil {
+		return err
+	}
+	p, err := archivePath(c.String("path-to-restore"))
+	if err != nil {
+		return err
+	}
+	dir := slices.Concat(args, []string{""})[1]
+	if dir != "" {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return fail(12, fmt.Errorf("verify directory %s does not exist", dir), "name the directory to compare with")
+		}
+	} else if c.Bool("compare-data") {
+		return usagef("--compare-data needs the DIR to compare with")
+	}
+	a, err := e.open(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	tree, point, err := a.tree(ctx, c)
+	if err != nil {
+		return err
+	}
+	if _, err := lookup(ctx, tree, p); isMissing(err) {
+		return notInArchive(err, p, point)
+	}
+	counts := &restore.Progress{}
+	stop := e.follow("verify", func() progress { return progress{done: counts.Bytes.Load()} })
+	report, err := restore.Verify(ctx, a.snapshot, tree, p, dir, restore.VerifyOptions{
+		CompareData: c.Bool("compare-data"),
+		Progress:    counts,
+		Differ:      func(p chain.Path, text string) { e.differs(text) },
+		Warn:        func(p chain.Path, err error) { e.warn("%s: %v", p, err) },
+	})
+	stop()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "Verify complete: %s compared, %s found.\n", plural(report.Compared, "file"), plural(report.Differences, "difference"))
+	switch {
+	case report.Failed > 0:
+		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(report.Failed)), "the warnings above name it")
+	case report.Differences > 0:
+		return fail(exitGeneric, errSaid, "")
+	}
+	return nil
+}
+
+// differs tells of one difference that verify found.
+func (e *environ) differs(text string) {
+	e.outMu.Lock()
+	defer e.outMu.Unlock()
+	e.clearBar()
+	fmt.Fprintln(e.stdout, "Difference found: "+printable(text))
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/chain"
+	"dupfs/chain/manifest"
+)
+
+func statusCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "show the chains, sets and volumes of the archive, and what is wrong with them",
+		ArgsUsage: "URL",
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			jsonFlag(),
+			&cli.BoolFlag{Name: "tiers", Usage: "bytes and files in each access tier"},
+			currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runStatus(c.Context, e, c) },
+	}
+}
+
+// setStatus is a set as status shows it.
+type setStatus struct {
+	Type    string   `json:"type"`
+	Time    string   `json:"time"`
+	Chain   int      `json:"chain"` // from 1; 0: in none
+	Volumes int      `json:"volumes"`
+	Bytes   int64    `json:"bytes"`
+	Layer   string   `json:"layer"`
+	Index   bool     `json:"index"`
+	State   string   `json:"state"` // ok, damaged, incomplete, orphaned, replaced
+	Wrong   []string `json:"wrong,omitempty"`
+}
+
+func runStatus(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 1, 1, "URL")
+	if err != nil {
+		return err
+	}
+	a, err := e.openStore(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	if c.Bool("tiers") {
+		return a.printTiers(ctx)
+	}
+	files, unknown, err := a.store.ListAll(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", a.shown, errNoBackups)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.shown, err)
+	}
+	col := chain.Collect(files)
+	if len(col.Chains)+len(col.Orphaned)+len(col.Incomplete) == 0 {
+		return fmt.Errorf("%s: %w", a.shown, errNoBackups)
+	}
+	sets := a.setStatuses(ctx, col)
+	if c.Bool("json") {
+		return printStatusJSON(e.stdout, sets)
+	}
+	printStatus(e.stdout, a, col, sets, unknown)
+	return damageStatus(sets)
+}
+
+// damageStatus makes what is wrong with an archive an exit status.
+func damageStatus(sets []setStatus) error {
+	for _, s := range sets {
+		if s.State == "damaged" {
+			return fail(exitDamaged, errors.New("something in the archive is damaged or missing"), "the lines above name it")
+		}
+	}
+	return nil
+}
+
+// setStatuses looks at every set: its manifest against the listing.
+func (a *archive) setStatuses(ctx context.Context, col *chain.Collection) []setStatus {
+	var out []setStatus
+	seen := map[*chain.Set]bool{}
+	for i, ch := range col.Chains {
+		for _, s := range ch.Sets {
+			seen[s] = true
+			out = append(out, a.setStatus(ctx, s, i+1, "ok"))
+		}
+	}
+	for _, l := range col.Lines {
+		for _, s := range l.Sets {
+			if !seen[s] {
+				seen[s] = true
+				out = append(out, a.setStatus(ctx, s, 0, "replaced"))
+			}
+		}
+	}
+	for _, s := range col.Orphaned {
+		if !seen[s] {
+			st := a.setStatus(ctx, s, 0, "orphaned")
+			st.Wrong = append(st.Wrong, "the set it builds on is missing: "+chain.FormatTime(s.Start))
+			out = append(out, st)
+		}
+	}
+	for _, s := range col.Incomplete {
+		st := a.setStatus(ctx, s, 0, "incomplete")
+		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish")
+		out = append(out, st)
+	}
+	return out
+}
+
+func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state string) setStatus {
+	st := setStatus{Type: "incremental", Time: stamp(s.End), Chain: number, Volumes: len(s.Volumes), Index: s.Index != nil, State: state}
+	if s.Full {
+		st.Type = "full"
+	}
+	for _, f := range s.Files() {
+		st.Bytes += max(f.Size, 0)
+		if f.Kind == chain.VolumeFile {
+			st.Layer = f.Layer.String()
+		}
+	}
+	if s.Manifest == nil {
+		return st
+	}
+	if m, err := a.manifest(ctx, s); err != nil {
+		st.Wrong = append(st.Wrong, err.Error())
+	} else {
+		st.Wrong = append(st.Wrong, missingVolumes(s, m)...)
+	}
+	if s.Sigtar == nil {
+		st.Wrong = append(st.Wrong, "no signatures: the next backup cannot build on it without them")
+	}
+	if len(st.Wrong) > 0 && state == "ok" {
+		st.State = "damaged"
+	}
+	return st
+}
+
+// missingVolumes compares the listing with the manifest.
+func missingVolumes(s *chain.Set, m *manifest.Manifest) []string {
+	there := map[int]bool{}
+	for _, v := range s.Volumes {
+		there[v.Volume] = true
+	}
+	var wrong []string
+	for _, v := range m.Volumes {
+		if !there[v.Number] {
+			wrong = append(wrong, fmt.Sprintf("volume %d is missing", v.Number))
+		}
+	}
+	return wrong
+}
+
+// manifest reads the manifest of a set.
+func (a *archive) manifest(ctx context.Context, s *chain.Set) (*manifest.Manifest, error) {
+	text, err := a.store.Get(ctx, *s.Manifest, maxManifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manifest.Parse(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Manifest.File, err)
+	}
+	return m, nil
+}
+
+func printStatusJSON(w io.Writer, sets []setStatus) error {
+	enc := json.NewEncoder(w)
+	for _, s := range sets {
+		if err := enc.Encode(s); err != nil {
+			return err
+		}
+	}
+	return damageStatus(sets)
+}
+
+func printStatus(w io.Writer, a *archive, col *chain.Collection, sets []setStatus, unknown []string) {
+	fmt.Fprintf(w, "%s: %s\n", a.shown, plural(int64(len(col.Chains)), "chain"))
+	last := -1
+	for _, s := range sets {
+		if s.Chain != last {
+			last = s.Chain
+			if last == 0 {
+				fmt.Fprintln(w, "\nin no chain:")
+			} else {
+				ch := col.Chains[last-1]
+				fmt.Fprintf(w, "\nchain %d: %s to %s\n", last, stamp(ch.Start()), stamp(ch.End()))
+			}
+		}
+		index := ""
+		if !s.Index && s.State == "ok" {
+			index = "  (no index: slower at first)"
+		}
+		fmt.Fprintf(w, "  %s  %-11s  %10s in %-12s %-8s %s%s\n", s.Time, s.Type, size(s.Bytes), plural(int64(s.Volumes), "volume"), s.Layer, s.State, index)
+		for _, wrong := range s.Wrong {
+			fmt.Fprintf(w, "    %s\n", printable(wrong))
+		}
+	}
+	for _, f := range slices.Concat(col.LooseSigtars, col.LooseIndexes) {
+		fmt.Fprintf(w, "  belongs to no set: %s\n", printable(f.File))
+	}
+	if len(unknown) > 0 {
+		fmt.Fprintf(w, "\n%s of other programs\n", plural(int64(len(unknown)), "file"))
+	}
+}
+
+func collectionStatusCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "collection-status",
+		Usage:     "show the chains as duplicity does",
+		ArgsUsage: "URL",
+		Flags:     slices.Concat(archiveFlags(), []cli.Flag{currentTimeFlag()}),
+		Action:    func(c *cli.Context) error { return runCollectionStatus(c.Context, e, c) },
+	}
+}
+
+func runCollectionStatus(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 1, 1, "URL")
+	if err != nil {
+		return err
+	}
+	a, err := e.openStore(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	files, err := a.store.List(ctx)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", a.shown, err)
+	}
+	printCollection(e.stdout, a, chain.Collect(files))
+	return nil
+}
+
+const dashes = "-------------------------"
+
+// printCollection writes duplicity's report, which monitors parse.
+func printCollection(w io.Writer, a *archive, col *chain.Collection) {
+	last := "none"
+	if n := len(col.Chains); n > 0 {
+		last = asctime(col.Chains[n-1].Start())
+	}
+	fmt.Fprintf(w, "Last full backup date: %s\nCollection Status\n-----------------\n", last)
+	fmt.Fprintf(w, "Connecting with backend: BackendWrapper\nArchive dir: %s\n\n", a.dir)
+	older := max(len(col.Chains)-1, 0)
+	fmt.Fprintf(w, "Found %d secondary backup chains.\n", older)
+	for i := range older {
+		fmt.Fprintf(w, "Secondary chain %d of %d:\n", i+1, older)
+		printChain(w, col.Chains[i])
+		fmt.Fprintln(w)
+	}
+	if len(col.Chains) > 0 {
+		fmt.Fprintf(w, "\nFound primary backup chain with matching signature chain:\n")
+		printChain(w, col.Chains[older])
+	} else {
+		fmt.Fprintf(w, "No backup chains with active signatures found\n")
+	}
+	if len(col.Orphaned)+len(col.Incomplete) == 0 {
+		fmt.Fprintln(w, "No orphaned or incomplete backup sets found.")
+		return
+	}
+	fmt.Fprintf(w, "Also found %d backup sets not part of any chain,\nand %d incomplete backup sets.\n", len(col.Orphaned), len(col.Incomplete))
+	fmt.Fprintln(w, "These may be deleted by running duplicity with the \"cleanup\" command.")
+}
+
+func printChain(w io.Writer, ch *chain.Chain) {
+	volumes := 0
+	for _, s := range ch.Sets {
+		volumes += len(s.Volumes)
+	}
+	fmt.Fprintf(w, "%s\nChain start time: %s\nChain end time: %s\n", dashes, asctime(ch.Start()), asctime(ch.End()))
+	fmt.Fprintf(w, "Number of contained backup sets: %d\nTotal number of contained volumes: %d\n", len(ch.Sets), volumes)
+	row := func(kind, at, n any) { fmt.Fprintf(w, "%20v   %30v   %15v\n", kind, at, n) }
+	row(" Type of backup set:", "Time:", "Num volumes:")
+	for _, s := range ch.Sets {
+		kind := "Incremental"
+		if s.Full {
+			kind = "Full"
+		}
+		row(kind, asctime(s.End), len(s.Volumes))
+	}
+	fmt.Fprintln(w, dashes)
+}

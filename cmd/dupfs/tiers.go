@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/backends"
+	"dupfs/chain"
+	"dupfs/chain/manifest"
+)
+
+// printTiers shows what lies in which access tier.
+func (a *archive) printTiers(ctx context.Context) error {
+	files, err := a.store.Backend().List(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.shown, err)
+	}
+	type count struct{ files, bytes int64 }
+	tiers := map[string]*count{}
+	for _, f := range files {
+		n, ok := chain.ParseName(f.Name, a.store.Prefixes())
+		if !ok {
+			continue
+		}
+		what := "metadata"
+		if n.Kind == chain.VolumeFile {
+			what = "volumes"
+		}
+		key := fmt.Sprintf("%-12s %-8s", orNone(f.Tier), what)
+		if tiers[key] == nil {
+			tiers[key] = &count{}
+		}
+		tiers[key].files++
+		tiers[key].bytes += max(f.Size, 0)
+	}
+	keys := make([]string, 0, len(tiers))
+	for k := range tiers {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	for _, k := range keys {
+		fmt.Fprintf(a.env.stdout, "%s %10s in %s\n", k, size(tiers[k].bytes), plural(tiers[k].files, "file"))
+	}
+	return nil
+}
+
+func orNone(tier string) string {
+	if tier == "" {
+		return "(no tier)"
+	}
+	return tier
+}
+
+func rehydrateCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "rehydrate",
+		Usage:     "ask the store to make archived volumes readable: those that PATH at a time may need",
+		ArgsUsage: "URL [PATH]",
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			timeFlag(),
+			&cli.StringFlag{Name: "priority", Value: "Standard", Usage: "`PRIORITY` Standard or High"},
+			&cli.StringFlag{Name: "tier", Value: "Hot", Usage: "`TIER` to bring them to: Hot, Cool or Cold"},
+			&cli.BoolFlag{Name: "wait", Usage: "return only when all are readable"},
+			dryRunFlag(), currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runRehydrate(c.Context, e, c) },
+	}
+}
+
+// isArchived reports whether files of a tier must be rehydrated.
+func isArchived(tier string) bool {
+	switch strings.ToLower(tier) {
+	case "archive", "glacier", "deep_archive":
+		return true
+	}
+	return false
+}
+
+func runRehydrate(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 1, 2, "URL [PATH]")
+	if err != nil {
+		return err
+	}
+	p, err := archivePath(slices.Concat(args, []string{""})[1])
+	if err != nil {
+		return err
+	}
+	a, err := e.open(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	tierer, ok := a.store.Backend().(backends.Tierer)
+	if !ok {
+		return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+	}
+	wanted, err := a.volumesFor(ctx, c, p)
+	if err != nil {
+		return err
+	}
+	cold, err := a.archived(ctx, wanted)
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	for _, f := range cold {
+		bytes += max(f.Size, 0)
+	}
+	fmt.Fprintf(e.stdout, "%s may be needed, %s of them archived (%s)\n", plural(int64(len(wanted)), "volume"), fmt.Sprint(len(cold)), size(bytes))
+	if c.Bool("dry-run") {
+		return nil
+	}
+	for _, f := range cold {
+		err := tierer.SetTier(ctx, f.Name, c.String("tier"), c.String("priority"))
+		if err != nil && !errors.Is(err, backends.ErrArchived) { // that is: under way already
+			return a.tierError(f.Name, err)
+		}
+	}
+	if !c.Bool("wait") {
+		return nil
+	}
+	return a.awaitRehydration(ctx, wanted)
+}
+
+// rehydrationPoll is how often the store is asked how far it is.
+const rehydrationPoll = 30 * time.Second
+
+// awaitRehydration returns when none of the files is archived any more.
+func (a *archive) awaitRehydration(ctx context.Context, wanted map[string]bool) error {
+	wait := time.Second
+	for {
+		cold, err := a.archived(ctx, wanted)
+		if err != nil {
+			return err
+		}
+		if len(cold) == 0 {
+			fmt.Fprintln(a.env.stdout, "all of them can be read")
+			return nil
+		}
+		a.env.note(fmt.Sprintf("%d of %d still archived", len(cold), len(wanted)))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, rehydrationPoll)
+	}
+}
+
+// archived returns those of the files that must be rehydrated.
+func (a *archive) archived(ctx context.Context, wanted map[string]bool) ([]backends.File, error) {
+	files, err := a.store.Backend().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.shown, err)
+	}
+	return slices.DeleteFunc(files, func(f backends.File) bool {
+		return !wanted[f.Name] || !isArchived(f.Tier)
+	}), nil
+}
+
+// volumesFor returns the names of the volumes that may hold a path, or
+// anything below it, at the time that --time gives.
+func (a *archive) volumesFor(ctx context.Context, c *cli.Context, p chain.Path) (map[string]bool, error) {
+	point, err := a.pointAt(ctx, c, c.String("time"))
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, l := range a.snapshot.Collection().Lines {
+		if l.End().Before(point.Time) || l.Sets[0].End.After(point.Time) {
+			continue
+		}
+		for _, s := range l.Sets {
+			if s.End.After(point.Time) {
+				break
+			}
+			if err := a.addVolumes(ctx, wanted, s, p); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return wanted, nil
+}
+
+// addVolumes adds the volumes of one set that may hold p.
+func (a *archive) addVolumes(ctx context.Context, wanted map[string]bool, s *chain.Set, p chain.Path) error {
+	m, err := a.manifest(ctx, s)
+	if err != nil {
+		return err
+	}
+	rows := map[int]manifest.Volume{}
+	for _, v := range m.Volumes {
+		rows[v.Number] = v
+	}
+	for _, v := range s.Volumes {
+		if row, ok := rows[v.Volume]; !ok || row.MayHold(p) {
+			wanted[v.File] = true
+		}
+	}
+	return nil
+}
+
+// tierError tells a store without tiers from one that refused.
+func (a *archive) tierError(name string, err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+func retierCommand(e *environ) *cli.Command {
+	return &cli.Command{
+		Name:      "retier",
+		Usage:     "move the volumes of the archive to a tier; manifests, signatures and indexes stay where they are",
+		ArgsUsage: "URL TIER",
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "older-than", Usage: "only sets older than `TIME`"},
+			dryRunFlag(), currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runRetier(c.Context, e, c) },
+	}
+}
+
+func runRetier(ctx context.Context, e *environ, c *cli.Context) error {
+	args, err := positionals(c, 2, 2, "URL TIER")
+	if err != nil {
+		return err
+	}
+	limit, err := e.parseTime(c, c.String("older-than"))
+	if err != nil {
+		return err
+	}
+	a, err := e.openStore(ctx, c, args[0])
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	tierer, ok := a.store.Backend().(backends.Tierer)
+	if !ok {
+		return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+	}
+	files, err := a.store.Backend().List(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", a.shown, err)
+	}
+	moved := int64(0)
+	for _, f := range files {
+		n, ok := chain.ParseName(f.Name, a.store.Prefixes())
+		if !ok || n.Kind != chain.VolumeFile || !n.End.Before(limit) || strings.EqualFold(f.Tier, args[1]) {
+			continue
+		}
+		moved++
+		if c.Bool("dry-run") {
+			fmt.Fprintf(e.stdout, "%s: %s to %s\n", printable(f.Name), orNone(f.Tier), args[1])
+			continue
+		}
+		if err := tierer.SetTier(ctx, f.Name, args[1], "Standard"); err != nil {
+			return a.tierError(f.Name, err)
+		}
+	}
+	fmt.Fprintf(e.stdout, "%s to %s\n", plural(moved, "volume"), args[1])
+	return nil
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"dupfs/chain"
+	"dupfs/chain/snapshot"
+)
+
+// errSkip keeps walk out of a directory.
+var errSkip = fs.SkipDir
+
+// walk calls fn for the entry at path p and, if deep, everything below it, in
+// path order. The nodes have their Path. fn may return errSkip for a
+// directory.
+func walk(ctx context.Context, t chain.Tree, p chain.Path, deep bool, fn func(chain.Node) error) error {
+	n, err := lookup(ctx, t, p)
+	if err != nil {
+		return err
+	}
+	return walkNode(ctx, t, n, deep, fn)
+}
+
+// lookup returns the node at a path.
+func lookup(ctx context.Context, t chain.Tree, p chain.Path) (chain.Node, error) {
+	n, err := snapshot.Resolve(ctx, t, p)
+	if err != nil {
+		return n, err
+	}
+	n.Path = p
+	return n, nil
+}
+
+func walkNode(ctx context.Context, t chain.Tree, n chain.Node, deep bool, fn func(chain.Node) error) error {
+	switch err := fn(n); {
+	case err == errSkip:
+		return nil
+	case err != nil:
+		return err
+	case n.Type != chain.Dir || !deep:
+		return nil
+	}
+	return children(ctx, t, n, func(c chain.Node) error {
+		return walkNode(ctx, t, c, deep, fn)
+	})
+}
+
+// childPage is how many children of a directory are held at a time.
+const childPage = 256
+
+// children calls fn for each child of a directory, with its Path. fn may read
+// the child's own children: it is called between reads, not in one.
+func children(ctx context.Context, t chain.Tree, dir chain.Node, fn func(chain.Node) error) error {
+	return pages(ctx, t, dir, true, fn)
+}
+
+// pages is children with or without exact sizes.
+func pages(ctx context.Context, t chain.Tree, dir chain.Node, exact bool, fn func(chain.Node) error) error {
+	page := make([]chain.Node, 0, childPage)
+	for after := ""; ; after = page[len(page)-1].Name {
+		page = page[:0]
+		err := t.ReadDir(ctx, dir.Dir, after, exact, func(c chain.Node) error {
+			c.Path = dir.Path.Join(c.Name)
+			if page = append(page, c); len(page) == childPage {
+				return errPageFull
+			}
+			return nil
+		})
+		if err != nil && err != errPageFull {
+			return err
+		}
+		for _, c := range page {
+			if err := fn(c); err != nil {
+				return err
+			}
+		}
+		if err == nil {
+			return nil
+		}
+	}
+}
+
+// errPageFull ends a read of a directory for the moment.
+var errPageFull = errors.New("page full")
+
+// archivePath reads a path as typed.
+func archivePath(s string) (chain.Path, error) {
+	p, ok := chain.ParsePath(s)
+	if !ok {
+		return "", usagef("%q is no path in an archive: they are relative to its root and hold no \"..\"", s)
+	}
+	return p, nil
+}
+
+// notInArchive gives a missing path duplicity's status.
+func notInArchive(err error, p chain.Path, point chain.Point) error {
+	return fail(exitNoPath, fmt.Errorf("%s not found in the backup of %s", p, stamp(point.Time)),
+		"`dupfs history URL PATH` shows when it was there")
+}
