@@ -243,7 +243,11 @@ func (c *copier) next() ([]byte, error) {
 		return nil, c.err
 	}
 	if c.buf == nil {
-		c.buf = make([]byte, 64<<10)
+		n := int64(64 << 10)
+		if c.spacing > 0 {
+			n = min(n, c.spacing)
+		}
+		c.buf = make([]byte, n)
 	}
 	n, err := readFull(c.r, c.buf)
 	c.n += int64(n)
