@@ -36,6 +36,8 @@ type Options struct {
 	// NotAtomic is set for stores that replace a file without keeping the old
 	// one until the new one is complete (WebDAV without MOVE).
 	NotAtomic bool
+	// Gap is set for servers that remove a file before another takes its name.
+	Gap bool
 	// Retried is set where requests are lost and repeated on purpose: then a
 	// second Delete may succeed, and a reader that resumes while the file is
 	// replaced may see a mixture.
@@ -586,7 +588,7 @@ func (s *suite) replace() {
 				if err == nil && !versions[string(got)] {
 					return fmt.Errorf("a mixture or a piece of %d bytes was read", len(got))
 				}
-				if err != nil && !errors.Is(err, backends.ErrTransient) {
+				if err != nil && !errors.Is(err, backends.ErrTransient) && !(s.o.Gap && errors.Is(err, fs.ErrNotExist)) {
 					return err
 				}
 			}

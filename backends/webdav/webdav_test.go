@@ -38,7 +38,7 @@ func TestContract(t *testing.T) {
 	backendtest.Run(t, func(t testing.TB) backends.Backend {
 		n++
 		return open(t, fmt.Sprintf("http://%s/%d/some%%20dir/", addr, n), server.User, server.Password)
-	}, backendtest.Options{Objects: 300, NotAtomic: false})
+	}, backendtest.Options{Objects: 300, Gap: true})
 }
 
 // The root of a server, sub-collections, incomplete and old files.
