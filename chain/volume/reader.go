@@ -174,7 +174,10 @@ func (r *Reader) Signatures() []pgp.Signature { return r.d.signatures() }
 
 // Scanner is a Reader that also notes the Layout. Its checkpoints take some
 // 1 KiB for each MiB of plaintext.
-type Scanner struct{ Reader }
+type Scanner struct {
+	Reader
+	made *Layout // by the first call of Layout
+}
 
 // defaultSpacing is how far the checkpoints of foreign files are apart, in
 // bytes of plaintext.
@@ -187,7 +190,7 @@ func NewScanner(ctx context.Context, r io.Reader, layer chain.Layer, keys *pgp.K
 }
 
 func newScanner(ctx context.Context, r io.Reader, layer chain.Layer, keys *pgp.Keys, name string, spacing int64) (*Scanner, error) {
-	s := &Scanner{Reader{name: name, src: &source{r: r, sum: sha1.New()}}}
+	s := &Scanner{Reader: Reader{name: name, src: &source{r: r, sum: sha1.New()}}}
 	return s, s.open(ctx, layer, keys, spacing)
 }
 
@@ -197,10 +200,14 @@ func (s *Scanner) Layout() (*Layout, error) {
 	if s.err != io.EOF {
 		return nil, fmt.Errorf("%s: it was not read to its end", s.name)
 	}
+	if s.made != nil {
+		return s.made, nil
+	}
 	l := &Layout{Name: s.name, StoredSize: s.src.n}
 	s.src.sum.Sum(l.SHA1[:0])
 	if err := s.d.layout(l); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
+	s.made = l
 	return l, nil
 }
