@@ -337,6 +337,7 @@ func (l *line) file(ctx context.Context, c *index.Catalog, ord, number int) (*st
 	if listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
 		return nil, l.lostError(ord, number, fmt.Sprintf("%s has %d bytes instead of %d", listed.File, listed.Size, v.Layout.StoredSize))
 	}
+	v.Layout.Name = listed.File
 	f := &store.File{Stored: listed, Layout: v.Layout}
 	l.a.layouts.add(k, f)
 	return f, nil
