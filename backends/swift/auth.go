@@ -312,11 +312,12 @@ func (l *login) session(ctx context.Context, client *http.Client) (p *gopherclou
 	}
 	p.HTTPClient = *client
 	p.UserAgent.Prepend("dupfs")
+	opts := l.opts // gophercloud fills it in
 	if l.version == "2" {
-		err = openstack.AuthenticateV2(ctx, p, &l.opts, gophercloud.EndpointOpts{})
+		err = openstack.AuthenticateV2(ctx, p, &opts, gophercloud.EndpointOpts{})
 		err = l.only3(ctx, p, err)
 	} else {
-		err = openstack.AuthenticateV3(ctx, p, &l.opts, gophercloud.EndpointOpts{})
+		err = openstack.AuthenticateV3(ctx, p, &opts, gophercloud.EndpointOpts{})
 	}
 	if err != nil {
 		return nil, "", web.Wrap("log in", "", authError(ctx, err))

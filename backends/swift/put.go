@@ -35,15 +35,6 @@ type sums struct {
 // file that failed half-way goes on from its last complete segment when it is
 // put again.
 func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
-	return b.put(ctx, name, r, false)
-}
-
-// PutNew implements backends.Exclusive.
-func (b *Backend) PutNew(ctx context.Context, name string, r io.ReadSeeker) error {
-	return b.put(ctx, name, r, true)
-}
-
-func (b *Backend) put(ctx context.Context, name string, r io.ReadSeeker, onlyNew bool) error {
 	src, err := web.NewSource(r)
 	if err != nil {
 		return web.Wrap("put", name, err)
@@ -55,18 +46,14 @@ func (b *Backend) put(ctx context.Context, name string, r io.ReadSeeker, onlyNew
 	}
 	// An object that is replaced may have segments, of which no trace is left afterwards.
 	old, err := b.pieces(ctx, "put", name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	case onlyNew:
-		return web.Wrap("put", name, fs.ErrExist)
 	}
 	var kept []string
 	if s.size > b.segment {
-		kept, err = b.putLarge(ctx, name, src, s, onlyNew)
+		kept, err = b.putLarge(ctx, name, src, s)
 	} else {
-		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.size, s.whole, onlyNew)
+		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.size, s.whole)
 	}
 	if err != nil {
 		return err
@@ -114,14 +101,11 @@ func measure(ctx context.Context, r io.Reader, segment int64) (*sums, error) {
 
 // upload stores n bytes from off as one object, whose MD5 is sum. It creates
 // the container if that is missing.
-func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum string, onlyNew bool) error {
+func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum string) error {
 	c := call{
 		method: http.MethodPut, url: b.url(container, object),
 		header: map[string]string{"Etag": sum, "Content-Type": "application/octet-stream"},
 		body:   func() *web.Piece { return src.Piece(off, n) },
-	}
-	if onlyNew {
-		c.header["If-None-Match"] = "*"
 	}
 	return b.store(ctx, container, name, c, src)
 }
@@ -184,7 +168,7 @@ func (p piece) String() string { return "/" + p.container + "/" + p.object }
 // putLarge stores a file as a static large object. The names of its segments
 // follow from its content, so that those which an earlier try has stored are
 // found again. It returns the paths of all of them.
-func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s *sums, onlyNew bool) ([]string, error) {
+func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s *sums) ([]string, error) {
 	dir := fmt.Sprintf("%s%s/slo/%s/%d/%d/", b.prefix, name, s.whole, s.size, s.segment)
 	there := map[string]row{}
 	err := b.list(ctx, b.segments(), dir, "", func(r row) error {
@@ -206,7 +190,7 @@ func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s 
 		n := min(s.segment, s.size-off)
 		object := fmt.Sprintf("%s%08d", dir, i)
 		if r, ok := there[object]; !ok || r.Hash != sum || r.Bytes != n {
-			if err := b.upload(ctx, b.segments(), object, name, src, off, n, sum, false); err != nil {
+			if err := b.upload(ctx, b.segments(), object, name, src, off, n, sum); err != nil {
 				return nil, err
 			}
 		}
@@ -226,9 +210,6 @@ func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s 
 		method: http.MethodPut, url: b.object(name), query: url.Values{"multipart-manifest": {"put"}},
 		header: map[string]string{"Content-Type": "application/octet-stream"},
 		body:   func() *web.Piece { return list.Piece(0, int64(len(text))) },
-	}
-	if onlyNew {
-		c.header["If-None-Match"] = "*"
 	}
 	return paths, b.store(ctx, b.container, name, c, list)
 }

@@ -17,10 +17,12 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -44,7 +46,8 @@ type Options struct {
 }
 
 // Backend is a container, or a part of one. It implements backends.Backend,
-// Stater, Exclusive and io.Closer.
+// Stater and io.Closer. It is not Exclusive: Swift takes If-None-Match, but of
+// several writers at the same moment more than one is told that it was first.
 type Backend struct {
 	client    *http.Client
 	provider  *gophercloud.ProviderClient // the token, and how to get another
@@ -53,6 +56,7 @@ type Backend struct {
 	prefix    string // "" or "a/b/"
 	policy    string
 	segment   int64
+	mute      atomic.Bool // the server does not answer to "Expect: 100-continue"
 }
 
 // Open logs in and returns the files under prefix in container. Empty parts of
@@ -102,15 +106,22 @@ func newClient(o Options, trusted *tls.Config) (*http.Client, error) {
 		}
 	}
 	t, ok := client.Transport.(*http.Transport)
-	if trusted == nil || !ok {
+	if !ok {
 		return client, nil
 	}
 	own := *client
 	t = t.Clone()
-	t.TLSClientConfig = trusted
+	t.ExpectContinueTimeout = expectTimeout
+	if trusted != nil {
+		t.TLSClientConfig = trusted
+	}
 	own.Transport = t
 	return &own, nil
 }
+
+// expectTimeout is how long an upload waits for the server's word that it may
+// begin; after that it begins, and later ones do not ask.
+const expectTimeout = 10 * time.Second
 
 // checkPolicy refuses a container that has another storage policy.
 func (b *Backend) checkPolicy(ctx context.Context) error {
@@ -187,18 +198,36 @@ func (b *Backend) send(ctx context.Context, c call, token string) (*http.Respons
 	}
 	req.Header.Set("X-Auth-Token", token)
 	req.Header.Set("User-Agent", b.provider.UserAgent.Join())
+	// Every call may be carried out twice, so that the transport may repeat one
+	// that met a connection which the server was just closing.
+	req.Header["Idempotency-Key"] = []string{} // empty: it is not sent
 	if c.body != nil {
 		p := c.body()
+		req.GetBody = func() (io.ReadCloser, error) { return c.body(), nil }
 		req.Body, req.ContentLength = p, p.Len()
 		switch n := p.Len(); {
 		case n == 0:
 			req.Body = http.NoBody
-		case n > 64<<10:
-			// A refusal (no token, no container, over quota) then comes before the bytes go.
-			req.Header.Set("Expect", "100-continue")
+		case n > 64<<10 && !b.mute.Load():
+			return b.expect(req)
 		}
 	}
 	return b.client.Do(req)
+}
+
+// expect sends a request and its body only when the server wants it: a refusal
+// (no token, no container, over quota) then costs no upload, and is not lost
+// when the server closes the connection on what it did not want.
+func (b *Backend) expect(req *http.Request) (*http.Response, error) {
+	var told atomic.Bool
+	trace := &httptrace.ClientTrace{Got100Continue: func() { told.Store(true) }}
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
+	req.Header.Set("Expect", "100-continue")
+	resp, err := b.client.Do(req)
+	if err == nil && resp.StatusCode/100 == 2 && !told.Load() {
+		b.mute.Store(true)
+	}
+	return resp, err
 }
 
 // renew gets a new token in place of one that was refused; of many callers at
