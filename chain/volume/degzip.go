@@ -2,7 +2,6 @@ package volume
 
 import (
 	"bufio"
-	"encoding/binary"
 	"hash/crc32"
 	"io"
 
@@ -27,8 +26,11 @@ type gzipDecoder struct {
 	size   int64
 
 	// The trailer, if the last members are one.
+	marked bool // it was promised
 	pieces []byte
 	tailAt int64
+	own    bool
+	tail   trailer // if own
 }
 
 func newGzipDecoder(src *source, buf *bufio.Reader, spacing int64) *gzipDecoder {
@@ -78,19 +80,22 @@ func (d *gzipDecoder) member() error {
 	if d.begun {
 		if more, err := skipZeros(d.buf); err != nil || !more {
 			if err == nil {
-				err = io.EOF
+				err = d.finish()
 			}
 			return err
 		}
 	} else if _, err := d.buf.Peek(1); err != nil {
 		return err
 	}
-	d.begun, d.inside = true, true
 	at := d.off()
 	extra, err := memberHeader(d.buf)
 	if err != nil {
 		return err
 	}
+	if _, ok := extraField(extra, gzipMark); ok && !d.begun {
+		d.marked = true
+	}
+	d.begun, d.inside = true, true
 	d.piece(at, extra)
 	if d.scan.on && d.scan.since() >= d.spacing {
 		d.scan.begin(at, resume{header: true}, nil)
@@ -102,24 +107,35 @@ func (d *gzipDecoder) member() error {
 
 // piece notes what may be a piece of our trailer.
 func (d *gzipDecoder) piece(at int64, extra []byte) {
-	n := len(extra) - 4
-	if n < 0 || string(extra[:2]) != "DF" || int(binary.LittleEndian.Uint16(extra[2:])) != n || len(d.pieces)+n > maxTrailer {
+	piece, ok := extraField(extra, gzipPiece)
+	if !ok || len(d.pieces)+len(piece) > maxTrailer {
 		d.pieces = nil
 		return
 	}
 	if d.pieces == nil {
 		d.tailAt = at
 	}
-	d.pieces = append(d.pieces, extra[4:]...)
+	d.pieces = append(d.pieces, piece...)
+}
+
+// finish looks at the trailer, which must be there if it was promised.
+func (d *gzipDecoder) finish() error {
+	t, err := parseTrailer(d.pieces, trailerKey(nil))
+	d.own = err == nil && t.plainSize == d.scan.plain
+	d.tail = t
+	if d.marked && !d.own {
+		return io.ErrUnexpectedEOF
+	}
+	return io.EOF
 }
 
 func (d *gzipDecoder) layout(l *Layout) error {
 	l.Layer = chain.Gzip
-	if t, err := parseTrailer(d.pieces, trailerKey(nil)); err == nil && t.plainSize == d.scan.plain {
-		if t.layout(l, 0) == d.tailAt {
+	if d.own {
+		if d.tail.layout(l, 0) == d.tailAt {
 			return nil
 		}
-		*l = Layout{Name: l.Name, Layer: l.Layer, StoredSize: l.StoredSize, SHA1: l.SHA1}
+		l.Own = false
 	}
 	d.scan.finish(l, d.end)
 	return nil

@@ -39,7 +39,11 @@ type gzipSealer struct {
 }
 
 func (s *gzipSealer) encode(e *encoder, j *job) {
-	j.stored = append(j.stored[:0], gzipHead...)
+	if j.index == 0 && !s.opts.NoTrailer {
+		j.stored = appendExtra(j.stored[:0], gzipMark, nil)
+	} else {
+		j.stored = append(j.stored[:0], gzipHead...)
+	}
 	j.stored = e.deflate(j.stored, j.plain, true)
 	j.stored = binary.LittleEndian.AppendUint32(j.stored, crc32.ChecksumIEEE(j.plain))
 	j.stored = binary.LittleEndian.AppendUint32(j.stored, uint32(len(j.plain)))

@@ -213,17 +213,40 @@ func inflateStored(b []byte) ([]byte, error) {
 // The gzip form of a trailer: the table and the footer are cut into pieces, each
 // the extra field of an empty member.
 const (
-	gzipExtra = 4 // FLG: an extra field is there
 	// maxPiece leaves room for others in an extra field of 64 KiB.
 	maxPiece = 60000
 	// extraHead is what stands before a piece in its member.
 	extraHead = 10 + 2 + 4
+	// The names of extra fields: a piece of the trailer, and the promise, in a
+	// file's first member, that there is a trailer. Without it nobody could
+	// tell that a file was cut between members.
+	gzipPiece = "DF"
+	gzipMark  = "Df"
 	// gzipTail is what stands behind it: an empty deflate stream, CRC, size.
 	gzipTail = "\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 )
 
 // gzipHead is the header of our members: no time, no name.
 const gzipHead = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+
+// appendExtra appends the header of a member with an extra field.
+func appendExtra(dst []byte, name string, data []byte) []byte {
+	n := len(data)
+	dst = append(dst, gzipHead[:3]...)
+	dst = append(dst, flagExtra)
+	dst = append(dst, gzipHead[4:]...)
+	dst = append(dst, byte(n+4), byte((n+4)>>8), name[0], name[1], byte(n), byte(n>>8))
+	return append(dst, data...)
+}
+
+// extraField returns the data of an extra field that is all there is.
+func extraField(extra []byte, name string) ([]byte, bool) {
+	n := len(extra) - 4
+	if n < 0 || string(extra[:2]) != name || int(binary.LittleEndian.Uint16(extra[2:])) != n {
+		return nil, false
+	}
+	return extra[4:], true
+}
 
 // gzipTrailer returns the members that hold a trailer.
 func (t *trailer) gzipTrailer() []byte {
@@ -237,11 +260,7 @@ func (t *trailer) gzipTrailer() []byte {
 		if pieces == 1 {
 			n = len(b)
 		}
-		out = append(out, gzipHead[:3]...)
-		out = append(out, gzipExtra)
-		out = append(out, gzipHead[4:]...)
-		out = append(out, byte(n+4), byte((n+4)>>8), 'D', 'F', byte(n), byte(n>>8))
-		out = append(out, b[:n]...)
+		out = appendExtra(out, gzipPiece, b[:n])
 		out = append(out, gzipTail...)
 		b = b[n:]
 	}
@@ -253,16 +272,15 @@ func (t *trailer) gzipTrailer() []byte {
 func ungzipTrailer(b []byte) ([]byte, error) {
 	var all []byte
 	for len(b) > 0 {
-		if len(b) < extraHead+len(gzipTail) || string(b[:3]) != gzipHead[:3] || b[3] != gzipExtra || string(b[12:14]) != "DF" {
+		r := bytes.NewReader(b)
+		extra, err := memberHeader(r)
+		piece, ok := extraField(extra, gzipPiece)
+		if err != nil || !ok {
 			return nil, errTrailer
 		}
-		n := int(binary.LittleEndian.Uint16(b[14:]))
-		if int(binary.LittleEndian.Uint16(b[10:])) != n+4 || len(b) < extraHead+n+len(gzipTail) {
-			return nil, errTrailer
-		}
-		all = append(all, b[extraHead:extraHead+n]...)
-		b = b[extraHead+n:]
-		if string(b[:len(gzipTail)]) != gzipTail {
+		all = append(all, piece...)
+		b = b[len(b)-r.Len():]
+		if !bytes.HasPrefix(b, []byte(gzipTail)) {
 			return nil, errTrailer
 		}
 		b = b[len(gzipTail):]
