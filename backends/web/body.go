@@ -83,6 +83,13 @@ func Body(ctx context.Context, name string, resp *http.Response, off, n int64) (
 
 func partial(ctx context.Context, name string, resp *http.Response, off, n int64) (io.ReadCloser, error) {
 	cr := resp.Header.Get("Content-Range")
+	if _, total, ok := strings.Cut(cr, "/"); ok {
+		// Some answer 206 and nothing where 416 would be right.
+		if t, err := strconv.ParseInt(total, 10, 64); err == nil && t <= off {
+			Drain(resp)
+			return io.NopCloser(strings.NewReader("")), nil
+		}
+	}
 	var first, last int64
 	if _, err := fmt.Sscanf(cr, "bytes %d-%d", &first, &last); err != nil || first != off || last < first || n >= 0 && last-first >= n {
 		resp.Body.Close()

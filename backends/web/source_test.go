@@ -20,9 +20,10 @@ func TestSource(t *testing.T) {
 		off, n int64
 		want   string
 	}{{0, 10, "0123456789"}, {3, 4, "3456"}, {7, 3, "789"}, {4, 0, ""}, {0, 1, "0"}} {
-		p := s.Piece(c.off, c.n)
-		if err := iotest.TestReader(struct{ io.ReadSeeker }{p}, []byte(c.want)); err != nil {
-			t.Errorf("piece (%d, %d): %v", c.off, c.n, err)
+		for _, p := range []*Piece{s.Piece(c.off, c.n), s.Part(c.off, c.n)} {
+			if err := iotest.TestReader(struct{ io.ReadSeeker }{p}, []byte(c.want)); err != nil {
+				t.Errorf("piece (%d, %d): %v", c.off, c.n, err)
+			}
 		}
 	}
 	if s.Err() != nil {
@@ -38,13 +39,18 @@ func TestSourceOnePieceAtATime(t *testing.T) {
 	if n, err := old.Read(make([]byte, 4)); n != 0 || err == nil || err == io.EOF {
 		t.Errorf("a piece that was replaced read %d bytes, %v", n, err)
 	}
-	if got, err := io.ReadAll(p); string(got) != "0123456789" || err != nil {
-		t.Errorf("the new piece: %q, %v", got, err)
+	part, part2 := s.Part(2, 3), s.Part(3, 3)
+	for p, want := range map[*Piece]string{p: "0123456789", part: "234", part2: "345"} {
+		if got, err := io.ReadAll(p); string(got) != want || err != nil {
+			t.Errorf("the new piece: %q, %v", got, err)
+		}
 	}
-	p.Seek(0, io.SeekStart)
 	s.Done()
-	if n, err := p.Read(make([]byte, 4)); n != 0 || err == nil || err == io.EOF {
-		t.Errorf("a piece read %d bytes, %v after Done", n, err)
+	for _, p := range []*Piece{p, part} {
+		p.Seek(0, io.SeekStart)
+		if n, err := p.Read(make([]byte, 4)); n != 0 || err == nil || err == io.EOF {
+			t.Errorf("a piece read %d bytes, %v after Done", n, err)
+		}
 	}
 }
 
@@ -52,6 +58,10 @@ func TestSourceFails(t *testing.T) {
 	s, _ := NewSource(bytes.NewReader(make([]byte, 5)))
 	if _, err := io.ReadAll(s.Piece(0, 10)); err == nil || !errors.Is(s.Err(), err) {
 		t.Errorf("a source that is too short: %v, %v", err, s.Err())
+	}
+	s, _ = NewSource(bytes.NewReader(make([]byte, 5)))
+	if _, err := io.ReadAll(s.Part(2, 10)); err == nil || !errors.Is(s.Err(), err) {
+		t.Errorf("a part of a source that is too short: %v, %v", err, s.Err())
 	}
 	broken := errors.New("broken")
 	s, _ = NewSource(failing{broken})

@@ -45,7 +45,8 @@ type Backend struct {
 	header http.Header
 	client *http.Client
 	auth   auth
-	noMove atomic.Bool // the server has no MOVE that works
+	noMove atomic.Bool   // the server has no MOVE that works
+	making chan struct{} // holds a token while collections are made: servers lock
 	clean  sync.Once
 }
 
@@ -56,7 +57,7 @@ func Open(base string, o Options) (*Backend, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, errors.New("webdav: not a url of the form https://host/path")
 	}
-	b := &Backend{header: o.Header, client: o.Client}
+	b := &Backend{header: o.Header, client: o.Client, making: make(chan struct{}, 1)}
 	b.base = url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	b.auth.user, b.auth.password = o.User, o.Password
 	if b.client == nil {
@@ -347,7 +348,14 @@ func (b *Backend) upload(ctx context.Context, name, place string, src *web.Sourc
 		body:   func() io.Reader { return src.Piece(0, size) }}
 	err := b.run(ctx, q)
 	if s := status(err); s == http.StatusConflict || s == http.StatusNotFound { // no such collection
-		if err := b.makeAll(ctx, b.base.Path); err != nil {
+		select {
+		case b.making <- struct{}{}:
+			err = b.makeAll(ctx, b.base.Path)
+			<-b.making
+		case <-ctx.Done():
+			err = web.Wrap("put", name, context.Cause(ctx))
+		}
+		if err != nil {
 			return err
 		}
 		err = b.run(ctx, q)
