@@ -217,12 +217,14 @@ func (b *Backend) send(ctx context.Context, c call, token string) (*http.Respons
 
 // expect sends a request and its body only when the server wants it: a refusal
 // (no token, no container, over quota) then costs no upload, and is not lost
-// when the server closes the connection on what it did not want.
+// when the server closes the connection on what it did not want. The
+// connection is not used again: some servers then end it without saying so.
 func (b *Backend) expect(req *http.Request) (*http.Response, error) {
 	var told atomic.Bool
 	trace := &httptrace.ClientTrace{Got100Continue: func() { told.Store(true) }}
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
 	req.Header.Set("Expect", "100-continue")
+	req.Close = true
 	resp, err := b.client.Do(req)
 	if err == nil && resp.StatusCode/100 == 2 && !told.Load() {
 		b.mute.Store(true)
