@@ -4,14 +4,20 @@ package all
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"dupfs/backends"
 	"dupfs/backends/file"
+	"dupfs/backends/rclone"
 	"dupfs/backends/s3"
+	"dupfs/backends/sftp"
+	"dupfs/backends/swift"
 	"dupfs/backends/web"
+	"dupfs/backends/webdav"
 )
 
 // Options are what the command line and the environment say about stores. The
@@ -40,38 +46,59 @@ type Options struct {
 	Insecure       bool
 
 	S3 s3.Options // its Getenv, Retry and Client are set here
+
+	SwiftPolicy  string // storage policy of a container that is made
+	SwiftSegment int64  // bytes of the segments of large objects; 0 is the driver's default
+
+	SSHOptions   string      // options of ssh, as on its command line
+	WebDAVHeader http.Header // sent with each request
+	Rclone       string      // the program; "" is rclone
 }
 
 // Open opens the store at a URL. It fails at once with ErrScheme for a scheme
 // that no driver has; most drivers first use the network at the first call.
 // Release the backend with backends.Close.
-func Open(ctx context.Context, url string, o Options) (backends.Backend, error) {
-	u, err := Parse(url)
+func Open(ctx context.Context, target string, o Options) (backends.Backend, error) {
+	u, err := Parse(target)
 	if err != nil {
 		return nil, err
 	}
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
-	b, err := o.open(ctx, u, url)
+	retry := backends.RetryOptions{Tries: o.Tries, MaxDelay: o.RetryDelay, Timeout: o.Timeout, Notify: o.Notify}
+	if u.Scheme == "rclone" { // a local program, silent while it sends on what it was given
+		retry.Timeout = max(retry.Timeout, 2*time.Minute)
+	}
+	var b backends.Backend
+	err = backends.Try(ctx, retry, "open", Redact(target), func(ctx context.Context) (err error) {
+		b, err = o.open(ctx, u, target, retry)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	return backends.Retry(b, o.retry()), nil
+	return backends.Retry(b, retry), nil
 }
 
-func (o Options) retry() backends.RetryOptions {
-	return backends.RetryOptions{Tries: o.Tries, MaxDelay: o.RetryDelay, Timeout: o.Timeout, Notify: o.Notify}
-}
-
-func (o Options) open(ctx context.Context, u URL, url string) (backends.Backend, error) {
+func (o Options) open(ctx context.Context, u URL, target string, retry backends.RetryOptions) (backends.Backend, error) {
 	switch strings.TrimPrefix(u.Scheme, "gio+") {
 	case "file":
 		return o.file(u)
+	case "swift":
+		return o.swift(ctx, u)
 	case "s3", "boto3+s3", "boto+s3", "s3+http":
-		return o.s3(ctx, u)
+		return o.s3(ctx, u, retry)
+	case "sftp", "scp", "ssh", "paramiko+sftp", "paramiko+scp", "pexpect+sftp", "pexpect+scp":
+		return o.sftp(u)
+	case "webdav", "http":
+		return o.webdav(ctx, u, "http")
+	case "webdavs", "https":
+		return o.webdav(ctx, u, "https")
+	case "rclone":
+		return o.rclone(u)
 	}
-	return nil, fmt.Errorf("%w: %s", ErrScheme, Redact(url))
+	return nil, fmt.Errorf("%w: %s", ErrScheme, Redact(target))
 }
 
 func (o Options) file(u URL) (backends.Backend, error) {
@@ -88,7 +115,7 @@ func (o Options) file(u URL) (backends.Backend, error) {
 // s3 takes both forms: scheme://bucket/prefix, and the older
 // s3://host[:port]/bucket/prefix, which is known by its port or by the name
 // of Amazon's servers. An empty host is left out: s3:///bucket/prefix.
-func (o Options) s3(ctx context.Context, u URL) (backends.Backend, error) {
+func (o Options) s3(ctx context.Context, u URL, retry backends.RetryOptions) (backends.Backend, error) {
 	so := o.S3
 	bucket, prefix := u.Host, u.Path
 	if u.Port != "" || strings.HasSuffix(u.Host, ".amazonaws.com") || u.Host == "" {
@@ -107,8 +134,76 @@ func (o Options) s3(ctx context.Context, u URL) (backends.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	so.Getenv, so.Retry, so.Client = o.Getenv, o.retry(), client
+	so.Getenv, so.Retry, so.Client = o.Getenv, retry, client
 	return keep(s3.Open(ctx, bucket, prefix, so))
+}
+
+// swift takes swift://container[/prefix...]; empty parts of the path are
+// dropped.
+func (o Options) swift(ctx context.Context, u URL) (backends.Backend, error) {
+	container, prefix, _ := strings.Cut(strings.TrimLeft(u.Rest, "/"), "/")
+	client, err := web.NewClient(o.web())
+	if err != nil {
+		return nil, err
+	}
+	return swift.Open(ctx, container, prefix, swift.Options{
+		Getenv: o.Getenv, StoragePolicy: o.SwiftPolicy, SegmentSize: o.SwiftSegment, Timeout: o.Timeout, Client: client,
+	})
+}
+
+// sftp takes a path that is relative to the login's directory, unless it
+// begins with a second slash.
+func (o Options) sftp(u URL) (backends.Backend, error) {
+	password, has := o.password(u)
+	so := sftp.Options{
+		Getenv: o.Getenv, Password: password, HasPassword: has, AskPassword: o.Password,
+		SSHOptions: o.SSHOptions, Timeout: o.Timeout, Dial: web.Dialer(o.web()),
+	}
+	return keep(sftp.Open(u.Host, u.User, u.Port, strings.TrimPrefix(u.Path, "/"), so))
+}
+
+func (o Options) webdav(ctx context.Context, u URL, scheme string) (backends.Backend, error) {
+	password, has := o.password(u)
+	if !has && u.User != "" && o.Password != nil {
+		var err error
+		if password, err = o.Password(ctx, fmt.Sprintf("Password for '%s@%s': ", u.User, u.Host)); err != nil {
+			return nil, err
+		}
+	}
+	client, err := web.NewClient(o.web())
+	if err != nil {
+		return nil, err
+	}
+	host := u.Host
+	if u.Port != "" || strings.Contains(host, ":") {
+		host = strings.TrimSuffix(u.Addr(""), ":")
+	}
+	base := url.URL{Scheme: scheme, Host: host, Path: u.Path}
+	return keep(webdav.Open(base.String(), webdav.Options{User: u.User, Password: password, Header: o.WebDAVHeader, Client: client}))
+}
+
+// rclone takes rclone://remote:path. Like duplicity it drops a slash at the
+// beginning of the path, which means the same for most remotes; but not of a
+// remote that is defined on the spot (:type:path).
+func (o Options) rclone(u URL) (backends.Backend, error) {
+	remote := strings.TrimPrefix(u.Rest, "//")
+	if !strings.HasPrefix(remote, ":") {
+		remote = strings.Replace(remote, ":/", ":", 1)
+	}
+	return keep(rclone.Open(remote, rclone.Options{Program: o.Rclone, Timeout: o.Timeout, Web: o.web()}))
+}
+
+// password returns the password of the URL, or of the environment.
+func (o Options) password(u URL) (string, bool) {
+	if u.HasPassword {
+		return u.Password, true
+	}
+	for _, v := range []string{"BACKEND_PASSWORD", "FTP_PASSWORD"} {
+		if p := o.Getenv(v); p != "" {
+			return p, true
+		}
+	}
+	return "", false
 }
 
 // keep makes a nil driver a nil interface.
