@@ -61,8 +61,16 @@ func (f *forgiving) Write(p []byte) (int, error) {
 // Read implements io.Reader. At io.EOF everything was verified.
 func (sc *Scan) Read(p []byte) (int, error) {
 	n, err := sc.Scanner.Read(p)
-	if err == io.EOF && !sc.done {
-		sc.done = true
+	if err == io.EOF {
+		sc.keep()
+	}
+	return n, err
+}
+
+// WriteTo implements io.WriterTo, as the Scanner within does.
+func (sc *Scan) WriteTo(w io.Writer) (int64, error) {
+	n, err := sc.Scanner.WriteTo(w)
+	if err == nil {
 		sc.keep()
 	}
 	return n, err
@@ -71,6 +79,10 @@ func (sc *Scan) Read(p []byte) (int, error) {
 // keep puts the chunks into the disk cache. They are verified again whenever
 // they are read, so that a gap in the temporary file does no harm.
 func (sc *Scan) keep() {
+	if sc.done {
+		return
+	}
+	sc.done = true
 	layout, err := sc.Layout()
 	if sc.tmp == nil || err != nil {
 		return
