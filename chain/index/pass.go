@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -44,29 +43,24 @@ func (p *Pass) Close() error { return p.file.Close() }
 // ReadVolume reads a volume to its end and verifies it; sha1, if not nil, is
 // what the stored file must hash to. last says that it is the last one of its
 // set. dir is where the temporary file goes. Damage is a *chain.CorruptError.
-func ReadVolume(ctx context.Context, st *store.Store, f chain.Stored, sha1 []byte, last bool, dir string) (p *Pass, err error) {
+func ReadVolume(ctx context.Context, st *store.Store, f chain.Stored, sha1 []byte, last bool, dir string) (*Pass, error) {
 	sc, err := st.Scan(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = closing(err, sc) }()
-	p = &Pass{Volume: f}
+	p := &Pass{Volume: f}
 	if p.file, err = tempFile(dir); err != nil {
-		return nil, err
+		return nil, closing(err, sc)
 	}
-	defer func() {
-		if err != nil {
-			p.file.Close()
-		}
-	}()
-	if err := p.scan(ctx, sc, last); err != nil {
-		return nil, err
+	err = p.scan(ctx, sc, last)
+	if err == nil {
+		p.Layout, err = sc.Layout()
 	}
-	if p.Layout, err = sc.Layout(); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.File, err)
+	if err = closing(err, sc); err == nil && sha1 != nil && string(p.Layout.SHA1[:]) != string(sha1) {
+		err = chain.Corrupt(f.File, "its SHA-1 is not that of the manifest")
 	}
-	if sha1 != nil && string(p.Layout.SHA1[:]) != string(sha1) {
-		return nil, chain.Corrupt(f.File, "its SHA-1 is not that of the manifest")
+	if err != nil {
+		return nil, closing(err, p)
 	}
 	return p, nil
 }
