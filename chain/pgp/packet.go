@@ -21,6 +21,10 @@ const (
 	TagAEAD       = 20 // encrypted data in authenticated chunks, by GnuPG
 )
 
+// Ignored reports whether a packet says nothing of a message: a marker,
+// padding, and what is reserved for experiments. GnuPG passes over them.
+func Ignored(tag int) bool { return tag == TagMarker || tag == 21 || tag >= 40 }
+
 // ErrPacket says that bytes are not an OpenPGP packet.
 var ErrPacket = errors.New("invalid OpenPGP packet")
 

@@ -96,10 +96,10 @@ func begins(plain []byte) bool {
 	switch tag {
 	case TagCompressed:
 		return n >= len(plain) || plain[n] <= 3
-	case TagSignature, TagOnePass, TagMarker, TagLiteral:
+	case TagSignature, TagOnePass, TagLiteral:
 		return true
 	}
-	return false
+	return Ignored(tag)
 }
 
 // DecryptCFB decrypts src, in cipher feedback mode, to dst, which must not

@@ -263,20 +263,20 @@ func (d *pgpDecoder) finish() ([]byte, error) {
 	return d.hold, nil
 }
 
-// nothingFollows checks that the message is all there is. GnuPG passes over a
-// marker packet.
+// nothingFollows checks that the message is all there is. Like GnuPG it passes
+// over packets that say nothing.
 func nothingFollows(r *bufio.Reader) error {
 	for {
 		tag, l, _, err := pgp.ReadHeader(r)
 		switch {
 		case err == io.EOF:
 			return nil
-		case errors.Is(err, pgp.ErrPacket) || err == nil && (tag != pgp.TagMarker || l.Partial || l.N < 0 || l.N > 64):
+		case errors.Is(err, pgp.ErrPacket) || err == nil && (!pgp.Ignored(tag) || l.Partial || l.N < 0 || l.N > maxBody):
 			return errBehind
 		case err != nil:
 			return err
 		}
-		if _, err := pgp.NewBody(r, l).ReadAll(64); err != nil {
+		if _, err := pgp.NewBody(r, l).ReadAll(maxBody); err != nil {
 			return err
 		}
 	}

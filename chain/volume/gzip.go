@@ -146,6 +146,6 @@ func (l *Layout) inflateMembers(dst []byte, s *scratch, k int, in []byte, n int6
 		if in = in[s.inflate.In():]; len(in) < 8 {
 			return nil, io.ErrUnexpectedEOF
 		}
-		in, header = in[8:], true
+		in, header = bytes.TrimLeft(in[8:], "\x00"), true
 	}
 }

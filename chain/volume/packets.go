@@ -118,8 +118,7 @@ func (p *packets) packet(b []byte) ([]byte, error) {
 		if l.Partial || l.N < 0 || l.N > maxBody {
 			return nil, errPackets
 		}
-	case tag == pgp.TagMarker || tag == 21 || tag >= 40:
-		// GnuPG passes over these, too.
+	case pgp.Ignored(tag):
 		p.state = inSkipped
 		if l.Partial || l.N < 0 {
 			return nil, errPackets
