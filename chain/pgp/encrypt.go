@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
 	"errors"
 
 	"github.com/ProtonMail/go-crypto/openpgp/s2k"
@@ -93,6 +94,15 @@ func (c *CFB) Encrypt(p []byte) {
 	}
 	var key [16]byte
 	last := c.key
+	if size == 16 {
+		for len(p) >= 16 {
+			c.block.Encrypt(key[:], last)
+			last = p[:16]
+			binary.NativeEndian.PutUint64(last, binary.NativeEndian.Uint64(last)^binary.NativeEndian.Uint64(key[:]))
+			binary.NativeEndian.PutUint64(last[8:], binary.NativeEndian.Uint64(last[8:])^binary.NativeEndian.Uint64(key[8:]))
+			p = p[16:]
+		}
+	}
 	for len(p) >= size {
 		c.block.Encrypt(key[:size], last)
 		subtle.XORBytes(p[:size], p[:size], key[:size])
