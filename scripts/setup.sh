@@ -152,6 +152,7 @@ test)
 	unpack "$servers/root" python3-swift memcached python3-keystone python3-keystonemiddleware rclone \
 		python3-swiftclient python3-keystoneclient python3-boto3 python3-paramiko \
 		python3-isodate python3-typing-extensions python3-requests
+	[ -e "$servers/azure-python/.complete" ] || { apt_update; scripts/servers/azure-python.sh "$servers/azure-python"; }
 	get_azurite
 	;;
 *) die "usage: $0 demo|test" ;;

@@ -11,7 +11,7 @@ SERVERS=${DUPFS_SERVERS:-$here/../../.servers}
 ROOT=$SERVERS/root
 in_root=(env -u PYTHONDONTWRITEBYTECODE)
 if [ -d "$ROOT" ]; then
-	in_root+=(PYTHONPATH="$ROOT/usr/lib/python3/dist-packages"
+	in_root+=(PYTHONPATH="$ROOT/usr/lib/python3/dist-packages:$SERVERS/azure-python"
 		LD_LIBRARY_PATH="$(ls -d "$ROOT"/usr/lib/*-linux-gnu "$ROOT"/lib/*-linux-gnu 2>/dev/null | paste -sd:)"
 		PATH="$PATH:$ROOT/usr/bin:$ROOT/usr/sbin:$ROOT/bin")
 fi
