@@ -158,7 +158,7 @@ func (c *Catalog) open(ctx context.Context) error {
 func openDB(path string, conns int, options string) (*sql.DB, error) {
 	escape := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23")
 	db, err := sql.Open("sqlite", "file:"+escape.Replace(path)+
-		"?_pragma=busy_timeout(20000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&"+options)
+		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&"+options)
 	if err != nil {
 		return nil, bad(err)
 	}

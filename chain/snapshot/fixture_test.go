@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"dupfs/backends"
@@ -120,6 +121,9 @@ func load(t testing.TB, fixture string) *mem.Backend {
 	return b
 }
 
+// keys are shared by all tests: to derive one from the passphrase is slow.
+var keys = sync.OnceValue(func() *pgp.Keys { return pgp.NewKeys("fixture") })
+
 // archive is an Archive over a backend, for tests.
 type archive struct {
 	*Archive
@@ -134,7 +138,7 @@ func open(t testing.TB, b backends.Backend, dir string) *archive {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := store.New(b, store.Options{Keys: pgp.NewKeys("fixture"), Disk: disk, TempDir: t.TempDir()})
+	st := store.New(b, store.Options{Keys: keys(), Disk: disk, TempDir: t.TempDir()})
 	var notes []string
 	lock := make(chan struct{}, 1)
 	a, err := Open(t.Context(), st, Options{Dir: dir, Note: func(s string) {

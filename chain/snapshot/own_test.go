@@ -129,6 +129,7 @@ func (w *world) patch(name string, off int) {
 func (w *world) backup(full bool) {
 	w.t.Helper()
 	a := w.open(w.b)
+	defer a.Close()
 	o := backup.Options{
 		Now: w.now, Layer: w.layer, VolSize: w.volSize, PieceSize: 16 << 10, TempDir: w.t.TempDir(),
 		OnKnown: func(k backup.Known) error { w.known = append(w.known, k); return nil },
@@ -187,7 +188,7 @@ func (w *world) open(b backends.Backend) *archive {
 	disk, err := cache.OpenDir(filepath.Join(w.t.TempDir(), "cache"), 64<<20)
 	w.must(err)
 	st := store.New(b, store.Options{
-		Keys: pgp.NewKeys("fixture"), Encrypter: func() (*pgp.Encrypter, error) { return pgp.NewEncrypter("fixture") },
+		Keys: keys(), Encrypter: func() (*pgp.Encrypter, error) { return pgp.NewEncrypter("fixture") },
 		Layer: w.layer, Disk: disk, TempDir: w.t.TempDir(), Volume: volume.Options{Chunk: w.chunk},
 	})
 	var notes []string
@@ -567,7 +568,9 @@ func TestCatalogsLost(t *testing.T) {
 	w := newWorld(t, chain.Plain)
 	w.dir = t.TempDir()
 	w.history()
-	w.compare(w.open(w.b))
+	first := w.open(w.b)
+	w.compare(first)
+	w.must(first.Close())
 	r := rand.New(rand.NewPCG(3, 4))
 	for name, damage := range map[string]func(path string, data []byte) error{
 		"deleted": func(path string, data []byte) error { return os.Remove(path) },
