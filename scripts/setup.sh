@@ -3,9 +3,9 @@
 #
 #   demo   fuse3, and Go where it is missing or too old
 #   test   also stock duplicity, rdiff, gnupg, attr, acl, rsync, sshd, a C compiler for
-#          the race detector, node, and in .servers/ (unpacked, not installed):
-#          OpenStack Swift, Keystone, memcached, rclone, Azurite, and the Python
-#          libraries with which duplicity speaks to Swift and Azure
+#          the race detector, node, rclone, and in .servers/ (not installed):
+#          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
+#          and the Python libraries with which duplicity speaks to Swift and Azure
 #
 # Only what is missing is fetched, with apt-get, npm and go; when nothing is, this
 # takes a moment and needs no network. Programs are installed as root or by sudo.
@@ -15,6 +15,7 @@ top=$PWD
 what=${1:-}
 servers=${DUPFS_SERVERS:-$top/.servers}
 azurite=3.35.0
+versitygw=v1.8.0
 export PATH="$top/.build/go/bin:$PATH:/usr/sbin:/sbin" DEBIAN_FRONTEND=noninteractive
 
 say() { echo "setup: $*"; }
@@ -120,6 +121,12 @@ get_azurite() {
 	echo "$azurite" >"$dir/.complete"
 }
 
+get_versitygw() {
+	[ ! -x "$servers/bin/versitygw" ] || return 0
+	say "building versitygw $versitygw to $servers/bin"
+	(cd / && GOBIN="$servers/bin" GOFLAGS='' CGO_ENABLED=0 go install -ldflags '-s -w' "github.com/versity/versitygw/cmd/versitygw@$versitygw")
+}
+
 missing=()
 need() { # PROGRAM PACKAGE...: notes the packages when the program is not there
 	have "$1" || missing+=("${@:2}")
@@ -143,17 +150,22 @@ test)
 	need sshd openssh-server
 	need ssh-keygen openssh-client
 	need curl curl
+	need rclone rclone
 	need gcc gcc libc6-dev
 	need npm nodejs npm
 	need python3 python3
 	[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+	[ -e /usr/share/zoneinfo/UTC ] || missing+=(tzdata)
 	install ${missing[@]+"${missing[@]}"}
 	go_fits || get_go
-	unpack "$servers/root" python3-swift memcached python3-keystone python3-keystonemiddleware rclone \
+	get_versitygw &
+	s3=$!
+	unpack "$servers/root" python3-swift memcached python3-keystone python3-keystonemiddleware \
 		python3-swiftclient python3-keystoneclient python3-boto3 python3-paramiko \
 		python3-isodate python3-typing-extensions python3-requests
 	[ -e "$servers/azure-python/.complete" ] || { apt_update; scripts/servers/azure-python.sh "$servers/azure-python"; }
 	get_azurite
+	wait "$s3" || die "versitygw could not be built"
 	;;
 *) die "usage: $0 demo|test" ;;
 esac

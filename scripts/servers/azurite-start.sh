@@ -19,7 +19,7 @@ opt=(--silent --disableTelemetry --skipApiVersionCheck)
 # account:key1[:key2];...  default is devstoreaccount1 with the well-known key
 spawn "$D/run/azurite.pid" "$D/log/azurite" node "$SERVERS/azurite/node_modules/azurite/dist/src/blob/main.js" \
 	--blobHost $LO --blobPort "$P" "${opt[@]}" ${AZURITE_ARGS:-}
-ready "$D/run/azurite.pid" 30 port_open "$P" || fail_logs "$D"
+ready "$D/run/azurite.pid" 120 port_open "$P" || fail_logs "$D"
 K='Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=='
 cat >"$D/env" <<X
 export AZURE_CONNECTION_STRING="DefaultEndpointsProtocol=$proto;AccountName=devstoreaccount1;AccountKey=$K;BlobEndpoint=$proto://$LO:$P/devstoreaccount1;"

@@ -14,7 +14,7 @@ alive "$D/run/s3.pid" || need_free "$P" || exit 1
 ROOT_ACCESS_KEY=testaccess ROOT_SECRET_KEY=testsecret spawn "$D/run/s3.pid" "$D/log/s3" \
 	"$SERVERS/bin/versitygw" --port "$LO:$P" --region us-east-1 --health /healthz --keep-alive \
 	--access-log "$D/log/access" --quiet ${opt[@]+"${opt[@]}"} posix ${be[@]+"${be[@]}"} "$D/data"
-ready "$D/run/s3.pid" 30 port_open "$P" || fail_logs "$D"
+ready "$D/run/s3.pid" 120 port_open "$P" || fail_logs "$D"
 cat >"$D/env" <<X
 export AWS_ACCESS_KEY_ID=testaccess
 export AWS_SECRET_ACCESS_KEY=testsecret

@@ -9,5 +9,5 @@ P=$2
 mkdir -p "$D/log" "$D/run"
 alive "$D/run/toxiproxy.pid" || need_free "$P" || exit 1
 spawn "$D/run/toxiproxy.pid" "$D/log/toxiproxy" "$SERVERS/bin/toxiproxy-server" -host $LO -port "$P"
-ready "$D/run/toxiproxy.pid" 15 http_ok "http://$LO:$P/version" || fail_logs "$D"
+ready "$D/run/toxiproxy.pid" 120 http_ok "http://$LO:$P/version" || fail_logs "$D"
 echo "export TOXIPROXY_URL=http://$LO:$P" >"$D/env"
