@@ -167,6 +167,9 @@ func (g *grammar) verb(positionals []string) (string, []string, error) {
 	if len(found) == 1 && !(len(positionals) == 2 && isURL(positionals[1]) && !takesOneURL(found[0])) {
 		return g.verbs[found[0]], positionals[1:], nil
 	}
+	if len(found) > 1 {
+		return "", nil, usagef("command '%s' not unique, could be %s", first, strings.Join(found, ", "))
+	}
 	if len(positionals) == 2 {
 		switch src, dst := isURL(positionals[0]), isURL(positionals[1]); {
 		case !src && dst:
@@ -174,9 +177,6 @@ func (g *grammar) verb(positionals []string) (string, []string, error) {
 		case src && !dst:
 			return "restore", positionals, nil
 		}
-	}
-	if len(found) > 1 {
-		return "", nil, usagef("command '%s' not unique, could be %s", first, strings.Join(found, ", "))
 	}
 	return "", nil, &usageError{
 		text: fmt.Sprintf("no such command: %s", first),

@@ -279,20 +279,42 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	if i := strings.IndexByte(hostname, '.'); i > 0 {
 		hostname = hostname[:i]
 	}
+	known, err := newKnownSpool(c.String("tempdir"))
+	if err != nil {
+		return nil, err
+	}
+	defer known.close()
 	p := &backup.Progress{}
 	o := backup.Options{
 		Now: e.clock(c), Last: a.newest(), Layer: layer(c),
 		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
-		Progress: p, Notice: e.notice,
+		Progress: p, Notice: e.notice, OnKnown: known.add,
+	}
+	var on backup.Base
+	if base != nil {
+		on = &baseAdapter{base}
 	}
 	stop := e.follow("backup", func() progress { return backupProgress(p) })
-	defer stop()
-	if base == nil {
-		return backup.Run(ctx, src, a.store, nil, o)
+	stats, err := backup.Run(ctx, src, a.store, on, o)
+	stop()
+	if err == nil && !o.DryRun {
+		a.learn(ctx, known)
 	}
-	return backup.Run(ctx, src, a.store, &baseAdapter{base}, o)
+	return stats, err
+}
+
+// learn puts the new set and what is known of the source into the local
+// catalog. Without it the next backup is only slower.
+func (a *archive) learn(ctx context.Context, known *knownSpool) {
+	err := a.snapshot.Refresh(ctx)
+	if err == nil {
+		err = a.snapshot.NoteSource(ctx, known.all())
+	}
+	if err != nil {
+		a.env.note(fmt.Sprintf("the local catalog was not brought up to date: %v", err))
+	}
 }
 
 // newest returns the end time of the newest set of any kind, zero if there is

@@ -18,7 +18,7 @@ func TestReadmeExample(t *testing.T) {
 	w.sh("cp -r " + source + " home/documents; mkdir disk home/bin; ln -s " + binary + " home/bin/dupfs")
 	w.write("home/documents/letter.txt", "three days ago\n")
 	w.write("home/documents/landlord.odt", "three days ago\n")
-	old := time.Now().Add(-8 * 24 * time.Hour)
+	old := time.Now().Add(-15 * 24 * time.Hour)
 	w.dupfs("backup", "--current-time", fmt.Sprint(old.Unix()), w.path("home/documents"), w.url("disk/documents"))
 	w.sh("cp -a home/documents kept; echo changed > home/documents/letter.txt; rm home/documents/http/server.go")
 
@@ -41,7 +41,7 @@ func TestReadmeExample(t *testing.T) {
 		"file:///mnt/disk/documents", w.url("disk/documents"),
 		" URL", " "+w.url("disk/documents"),
 		"2026-11-01", "3D", "URL letters", "URL http", "etc/fstab", "letter.txt",
-		"letters/landlord.odt", "landlord.odt",
+		" letters/landlord.odt", " landlord.odt",
 		"--path-to-restore letters", "--path-to-restore http", "./letters", "./restored",
 		" letters", " http",
 	).Replace(script)
