@@ -48,6 +48,8 @@ func (p *packer) item(ctx context.Context, it *item) error {
 	path := it.path
 	p.o.Progress.Current.Store(&path)
 	switch {
+	case it.pieces != nil:
+		return p.file(ctx, it)
 	case it.failed:
 		<-ctx.Done()
 		return context.Cause(ctx)
@@ -65,11 +67,7 @@ func (p *packer) item(ctx context.Context, it *item) error {
 	case it.ready == nil:
 		return p.header(ctx, it)
 	}
-	err := p.file(ctx, it)
-	if it.sig != nil && !it.failed {
-		it.sig.close()
-	}
-	return err
+	return p.file(ctx, it)
 }
 
 // learn passes on what the file system says.
@@ -110,12 +108,9 @@ func (p *packer) header(ctx context.Context, it *item) error {
 
 // file stores a file.
 func (p *packer) file(ctx context.Context, it *item) error {
-	number := 0
-	if it.pieces != nil {
-		number = 1
-	}
+	m := difftar.Member{Entry: it.head, Kind: it.kind}
 	stored := int64(0)
-	for number > 0 {
+	for it.pieces != nil {
 		pc, ok, err := take(ctx, it.pieces)
 		if err != nil {
 			return err
@@ -123,25 +118,37 @@ func (p *packer) file(ctx context.Context, it *item) error {
 		if !ok {
 			break
 		}
-		if err := p.piece(ctx, it, pc, number); err != nil {
+		m.Piece++
+		if err := p.piece(ctx, &m, pc); err != nil {
 			return err
 		}
 		stored += int64(len(pc.data))
 		p.free(pc.data)
-		number++
 	}
 	if it.failed {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	if err := p.piece(ctx, it, it.final, number); err != nil {
+	defer it.sig.close()
+	if m.Piece > 0 {
+		m.Piece++
+	} else if it.flaw != nil {
+		m.Entry.Mtime = it.entry.Mtime
+	}
+	if err := p.piece(ctx, &m, it.final); err != nil {
 		return err
 	}
-	stored += int64(len(it.final.data))
-	p.countFile(it, stored)
+	it.entry.Xattrs = m.Entry.Xattrs
+	p.countFile(it, stored+int64(len(it.final.data)))
 	if it.flaw != nil {
 		p.notice(Notice{it.class, it.path, it.flaw})
 	}
+	return p.fileRecord(it)
+}
+
+// fileRecord adds a file that was stored to the manifest, the sigtar and the
+// index.
+func (p *packer) fileRecord(it *item) error {
 	kind := "new"
 	if it.changed() {
 		kind = "changed"
@@ -167,14 +174,11 @@ func take[T any](ctx context.Context, c <-chan T) (v T, ok bool, err error) {
 }
 
 // piece stores one piece of a file and notes in the index what lies there.
-func (p *packer) piece(ctx context.Context, it *item, pc piece, number int) error {
-	m := difftar.Member{Entry: it.entry, Kind: it.kind, Piece: number}
-	m.Entry.Size, m.Entry.HasHash = -1, false
-	vol, off, err := p.place(ctx, &m, pc.data, pc.last)
+func (p *packer) piece(ctx context.Context, m *difftar.Member, pc piece) error {
+	vol, off, err := p.place(ctx, m, pc.data, pc.last)
 	if err != nil {
 		return err
 	}
-	it.entry.Xattrs = m.Entry.Xattrs
 	runs := make([]index.Run, len(pc.spans))
 	for i, s := range pc.spans {
 		runs[i] = index.Run{FileOff: s.fileOff, Len: s.n, Volume: vol, Off: off + s.off}

@@ -18,13 +18,14 @@ import (
 )
 
 // result is what a worker found out about a file. Without pieces all of it is
-// there when the item is ready, else only pieces and entry, and the rest once
+// there when the item is ready, else only pieces and head, and the rest once
 // pieces is closed.
 type result struct {
-	failed bool  // the run ends with an error of the worker
-	lost   error // it could not be read: the previous version stays
-	same   bool  // its content is that of the base: nothing is to be stored
-	entry  chain.Entry
+	failed bool        // the run ends with an error of the worker
+	lost   error       // it could not be read: the previous version stays
+	same   bool        // its content is that of the base: nothing is to be stored
+	head   chain.Entry // before it was read
+	entry  chain.Entry // after it
 	known  Known
 	pieces chan piece // all but the last; nil if there is only one
 	final  piece
@@ -306,8 +307,8 @@ func (c *comparer) Literal([]byte) error { return errDiffers }
 // encode makes the pieces and the signature.
 func (rd *reader) encode() error {
 	it := rd.it
-	it.entry = rd.s.Entry
-	it.entry.Size = -1
+	it.head = rd.s.Entry
+	it.head.Size = -1
 	it.sig = &spool{dir: rd.o.TempDir}
 	it.kind = difftar.Snapshot
 	if rd.sig != nil {
@@ -322,6 +323,7 @@ func (rd *reader) encode() error {
 	if err != nil {
 		return err
 	}
+	it.entry = it.head
 	it.entry.Size = size
 	it.entry.HasHash = true
 	sum.Sum(it.entry.Hash[:0])

@@ -424,16 +424,25 @@ func (w *world) stockRestores() {
 	}
 }
 
-// stockIncrement lets duplicity continue the chain.
-func (w *world) stockIncrement() string {
+// stockRun lets duplicity make the next set.
+func (w *world) stockRun(action string) string {
 	w.t.Helper()
 	w.stampDirs()
-	out, err := w.stock("incremental", "--current-time", strconv.FormatInt(w.now, 10), w.src, w.url())
+	out, err := w.stock(action, "--current-time", strconv.FormatInt(w.now, 10), w.src, w.url())
 	if err != nil {
-		w.t.Fatalf("incremental: %v\n%s", err, out)
+		w.t.Fatalf("%s: %v\n%s", action, err, out)
 	}
-	w.points = append(w.points, point{w.now, tree(w.t, w.src)})
+	p := point{w.now, tree(w.t, w.src)}
+	w.points = append(w.points, p)
 	w.now += 100_000
+	w.contents = make(map[chain.Path]string)
+	for name, text := range p.tree {
+		if strings.Contains(text, " bytes ") {
+			b, err := os.ReadFile(w.path(name))
+			must(w.t, err)
+			w.contents[chain.Path(name)] = string(b)
+		}
+	}
 	return out
 }
 
