@@ -14,6 +14,7 @@ import (
 
 	"dupfs/backends"
 	"dupfs/backends/backendtest"
+	"dupfs/backends/internal/server"
 )
 
 func TestContract(t *testing.T) {
@@ -78,6 +79,21 @@ func TestListOnlyFiles(t *testing.T) {
 	for _, name := range []string{"dir", "fifo", "dangling"} {
 		if _, err := b.Open(t.Context(), name, 0, -1); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("Open %s: %v", name, err)
+		}
+	}
+}
+
+// More files than a page of any store, in one listing.
+func TestManyFiles(t *testing.T) {
+	b := open(t)
+	names := server.Fill(t, b.dir, 10_500)
+	files, err := b.List(t.Context())
+	if err != nil || len(files) != len(names) {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if size, ok := names[f.Name]; !ok || f.Size != size {
+			t.Fatalf("%+v", f)
 		}
 	}
 }

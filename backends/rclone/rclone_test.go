@@ -74,6 +74,21 @@ func TestListing(t *testing.T) {
 	}
 }
 
+// More files than a page of any store, in one listing.
+func TestManyFiles(t *testing.T) {
+	dir := t.TempDir()
+	names := server.Fill(t, dir, 10_500)
+	files, err := open(t, "store:", dir).List(t.Context())
+	if err != nil || len(files) != len(names) {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if size, ok := names[f.Name]; !ok || f.Size != size {
+			t.Fatalf("%+v", f)
+		}
+	}
+}
+
 // The password is not where others can read it, and the process ends with the
 // backend.
 func TestProcess(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,7 +26,11 @@ type session struct {
 	*sftp.Client
 	close []func() // in reverse order
 	dead  chan struct{}
+	once  sync.Once // closes dead
 }
+
+// lost notes that the connection broke.
+func (s *session) lost() { s.once.Do(func() { close(s.dead) }) }
 
 func (s *session) broken() bool {
 	select {
@@ -100,7 +105,7 @@ func (b *Backend) connect(ctx context.Context) (_ *session, err error) {
 func (b *Backend) watch(s *session, client *ssh.Client) {
 	b.wg.Go(func() {
 		client.Wait()
-		close(s.dead)
+		s.lost()
 	})
 	b.wg.Go(func() {
 		t := time.NewTicker(b.o.Timeout / 3)

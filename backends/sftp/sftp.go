@@ -118,11 +118,16 @@ func fail(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var broken net.Error
-	if err == io.EOF || errors.As(err, &broken) || errors.Is(err, sftp.ErrSSHFxConnectionLost) || errors.Is(err, sftp.ErrSSHFxNoConnection) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+	if connectionBroke(err) {
 		err = fmt.Errorf("%w: the connection broke: %w", backends.ErrTransient, err)
 	}
 	return web.Wrap(op, name, err)
+}
+
+func connectionBroke(err error) bool {
+	var broken net.Error
+	return errors.Is(err, io.EOF) || errors.As(err, &broken) || errors.Is(err, sftp.ErrSSHFxConnectionLost) ||
+		errors.Is(err, sftp.ErrSSHFxNoConnection) || errors.Is(err, net.ErrClosed)
 }
 
 // do runs f with a connection. As the library knows no contexts, f runs in a
@@ -149,6 +154,9 @@ func do[T any](ctx context.Context, b *Backend, op, name string, f func(*session
 	})
 	select {
 	case r := <-done:
+		if connectionBroke(r.err) {
+			s.lost() // so that the next call makes another at once
+		}
 		return r.v, fail(op, name, r.err)
 	case <-ctx.Done():
 		if drop != nil {

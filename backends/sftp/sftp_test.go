@@ -333,7 +333,7 @@ func TestHang(t *testing.T) {
 	c := server.NewCutter(t, net.JoinHostPort(s.Host, s.Port))
 	via := s
 	via.Host, via.Port, _ = net.SplitHostPort(c.Addr)
-	b := open(t, via, s.Data, Options{SSHOptions: "-oStrictHostKeyChecking=accept-new", Timeout: time.Second})
+	b := open(t, via, s.Data, Options{SSHOptions: "-oStrictHostKeyChecking=accept-new", Timeout: 2 * time.Second})
 	if _, err := b.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -356,15 +356,30 @@ func TestHang(t *testing.T) {
 	}
 }
 
+// More files than a page of any store, in one listing.
+func TestManyFiles(t *testing.T) {
+	s := server.SSHD(t)
+	names := server.Fill(t, s.Data, 10_500)
+	files, err := open(t, s, s.Data, Options{}).List(t.Context())
+	if err != nil || len(files) != len(names) {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if size, ok := names[f.Name]; !ok || f.Size != size {
+			t.Fatalf("%+v", f)
+		}
+	}
+}
+
 // An idle connection stays.
 func TestIdle(t *testing.T) {
 	s := server.SSHD(t)
-	b := open(t, s, s.Data, Options{Timeout: 600 * time.Millisecond})
+	b := open(t, s, s.Data, Options{Timeout: 1500 * time.Millisecond})
 	if _, err := b.List(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	first := b.cur
-	time.Sleep(1500 * time.Millisecond)
+	time.Sleep(3 * time.Second)
 	if _, err := b.List(t.Context()); err != nil || b.cur != first {
 		t.Errorf("%v; another connection: %v", err, b.cur != first)
 	}

@@ -257,6 +257,21 @@ func FuzzParseMultistatus(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) { parseMultistatus(strings.NewReader(s), func(resource) {}) })
 }
 
+// More files than a page of any store, in one listing.
+func TestManyFiles(t *testing.T) {
+	dir := t.TempDir()
+	names := server.Fill(t, dir, 10_500)
+	files, err := open(t, "http://"+server.WebDAV(t, dir), server.User, server.Password).List(t.Context())
+	if err != nil || len(files) != len(names) {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		if size, ok := names[f.Name]; !ok || f.Size != size {
+			t.Fatalf("%+v", f)
+		}
+	}
+}
+
 // A server that hangs is given up, in every operation.
 func TestHang(t *testing.T) {
 	c := server.NewCutter(t, server.WebDAV(t, t.TempDir()))
@@ -280,7 +295,7 @@ func TestHang(t *testing.T) {
 }
 
 func hurried(t *testing.T) http.RoundTripper {
-	tr, err := web.NewTransport(web.Options{Timeout: 500 * time.Millisecond})
+	tr, err := web.NewTransport(web.Options{Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

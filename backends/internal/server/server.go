@@ -165,6 +165,20 @@ func copyFile(t testing.TB, from, to string) {
 	}
 }
 
+// Fill writes n small files into a directory and returns their sizes.
+func Fill(t testing.TB, dir string, n int) map[string]int64 {
+	t.Helper()
+	names := map[string]int64{}
+	for i := range n {
+		name := fmt.Sprintf("duplicity-full.20231114T221320Z.vol%d.difftar.gpg", i)
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, i%5), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names[name] = int64(i % 5)
+	}
+	return names
+}
+
 // Rclone returns the program rclone.
 func Rclone(t testing.TB) string {
 	t.Helper()
@@ -182,7 +196,7 @@ func WebDAV(t testing.TB, dir string) string {
 	t.Helper()
 	cache := t.TempDir()
 	return Start(t, []string{"RCLONE_USER=" + User, "RCLONE_PASS=" + Password}, Rclone(t), func(port string) []string {
-		return []string{"serve", "webdav", dir, "--addr", "127.0.0.1:" + port, "--config", os.DevNull, "--cache-dir", cache, "--dir-cache-time", "0s"}
+		return []string{"serve", "webdav", dir, "--addr", "127.0.0.1:" + port, "--config", os.DevNull, "--cache-dir", cache}
 	})
 }
 
