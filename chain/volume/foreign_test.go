@@ -22,7 +22,7 @@ import (
 
 // Files of stock duplicity, and what gpg or gzip make of them.
 func TestFixtures(t *testing.T) {
-	symmetric := pgp.NewKeys(passphrase)
+	symmetric := theKeys()
 	secret := fixtureKeys(t, "enc.sec.asc", "sign.pub.asc")
 	const volume = "5c166e029378e3af16b56ec7db54eabcf84e4a09452c49a806362fe9dcd4e15d"
 	for _, f := range []struct {
@@ -168,7 +168,7 @@ func literal(plain []byte) []byte {
 
 func TestAEAD(t *testing.T) {
 	g := newGPG(t)
-	keys := pgp.NewKeys(passphrase)
+	keys := theKeys()
 	for _, n := range []int{0, 1, 48, 55, 56, 57, 119, 120, 121, 5000} {
 		plain := sample(n, 1)
 		stored := seal(t, pgp.TagAEAD, literal(plain))
@@ -204,10 +204,11 @@ func TestUnauthenticated(t *testing.T) {
 	if got, _, _ := g.run(stored, "--ignore-mdc-error", "--decrypt"); !bytes.Equal(got, plain) {
 		t.Fatal("gpg reads something else")
 	}
-	keys := pgp.NewKeys(passphrase)
+	keys := theKeys()
 	if _, err := readAll(stored, chain.OpenPGP, keys); err == nil || !strings.Contains(err.Error(), "integrity") {
 		t.Fatalf("read: %v", err)
 	}
+	keys = pgp.NewKeys(passphrase)
 	keys.AcceptUnauthenticated = true
 	if got, err := readAll(stored, chain.OpenPGP, keys); err != nil || !bytes.Equal(got, plain) {
 		t.Fatalf("%d bytes, %v", len(got), err)
@@ -219,7 +220,7 @@ func TestUnauthenticated(t *testing.T) {
 
 // Forms that GnuPG does not write, but others may; and ones that nobody may.
 func TestOddMessages(t *testing.T) {
-	keys := pgp.NewKeys(passphrase)
+	keys := theKeys()
 	plain := sample(9000, 2)
 	packed := func(partial bool) []byte {
 		b := append([]byte{packedZIP}, deflated(literal(plain))...)
@@ -379,7 +380,7 @@ func gzipTrailerOf(n int64) []byte {
 // Foreign chunks that were damaged later are found out by their hash.
 func TestForeignDamage(t *testing.T) {
 	g := newGPG(t)
-	keys := pgp.NewKeys(passphrase)
+	keys := theKeys()
 	plain := sample(30_000, 4)
 	for _, algo := range []string{"zip", "zlib", "none"} {
 		stored := g.must(t, plain, "--symmetric", "--force-mdc", quick, "1", "--compress-algo", algo)

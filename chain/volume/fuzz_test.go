@@ -106,7 +106,7 @@ func decodeAll(t *testing.T, l *Layout, stored []byte) {
 // Decode holds whatever it says.
 func FuzzLayout(f *testing.F) {
 	stored := readFile(f, "symmetric/manifest.gpg")
-	_, l, err := scanAll(stored, chain.OpenPGP, pgp.NewKeys(passphrase), 100)
+	_, l, err := scanAll(stored, chain.OpenPGP, theKeys(), 100)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func FuzzLayout(f *testing.F) {
 
 // FuzzReader reads anything in every layer.
 func FuzzReader(f *testing.F) {
-	keys := pgp.NewKeys(passphrase)
+	keys := theKeys()
 	f.Add(readFile(f, "symmetric/manifest.gpg"), byte(chain.OpenPGP))
 	f.Add(readFile(f, "plain.gz"), byte(chain.Gzip))
 	gz, _ := write(f, chain.Gzip, nil, Options{Chunk: 512}, sample(1500, 1))

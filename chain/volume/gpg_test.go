@@ -168,9 +168,9 @@ func TestForeign(t *testing.T) {
 func TestForeignBig(t *testing.T) {
 	g := newGPG(t)
 	plain := sample(3_000_000, 9)
+	keys := theKeys()
 	for _, algo := range []string{"zip", "zlib", "bzip2", "none"} {
-		stored := g.must(t, plain, "--symmetric", "--force-mdc", "--compress-algo", algo)
-		keys := pgp.NewKeys(passphrase)
+		stored := g.must(t, plain, "--symmetric", "--force-mdc", quick, "1", "--compress-algo", algo)
 		got, l, err := scanAll(stored, chain.OpenPGP, keys, defaultSpacing)
 		if !bytes.Equal(got, plain) {
 			t.Fatalf("%s: %d bytes of %d, %v", algo, len(got), len(plain), err)
@@ -192,7 +192,7 @@ func TestForeignBig(t *testing.T) {
 func TestForeignCiphers(t *testing.T) {
 	g := newGPG(t)
 	plain := sample(20_000, 3)
-	keys := pgp.NewKeys(passphrase)
+	keys := theKeys()
 	for _, c := range []string{"3DES", "CAST5", "BLOWFISH", "AES", "AES192", "AES256", "TWOFISH", "CAMELLIA128", "CAMELLIA192", "CAMELLIA256"} {
 		t.Run(c, func(t *testing.T) {
 			stored := g.must(t, plain, "--symmetric", "--force-mdc", quick, "1", "--cipher-algo", c)

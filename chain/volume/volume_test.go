@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -42,10 +43,15 @@ func sample(n int, seed uint64) []byte {
 	return b[:n]
 }
 
-// testEncrypter is made once: it is slow on purpose.
+// theEncrypter is made once: that is slow on purpose.
+var theEncrypter = sync.OnceValues(func() (*pgp.Encrypter, error) { return pgp.NewEncrypter(passphrase) })
+
+// theKeys open what theEncrypter wrote, and remember how.
+var theKeys = sync.OnceValue(func() *pgp.Keys { return pgp.NewKeys(passphrase) })
+
 func testEncrypter(t testing.TB) *pgp.Encrypter {
 	t.Helper()
-	e, err := pgp.NewEncrypter(passphrase)
+	e, err := theEncrypter()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +201,7 @@ func trailerOf(stored []byte, layer chain.Layer, keys *pgp.Keys) (*Layout, int, 
 var layers = []chain.Layer{chain.Plain, chain.Gzip, chain.OpenPGP}
 
 func TestWriterSizes(t *testing.T) {
-	enc, keys := testEncrypter(t), pgp.NewKeys(passphrase)
+	enc, keys := testEncrypter(t), theKeys()
 	sizes := []int{0, 1, 2, 504, 505, 506, 507, 511, 512, 513, 1017, 1018, 1019, 1024, 1500, 4096, 10_000, 70_000}
 	for _, layer := range layers {
 		for _, bits := range []int{9, 12, 20} {
@@ -256,7 +262,7 @@ func checkReading(t *testing.T, stored []byte, layer chain.Layer, keys *pgp.Keys
 
 // A table of more than one stored block, one member, one tail.
 func TestLongTable(t *testing.T) {
-	enc, keys := testEncrypter(t), pgp.NewKeys(passphrase)
+	enc, keys := testEncrypter(t), theKeys()
 	plain := make([]byte, 4<<20)
 	rand.NewChaCha8([32]byte{1}).Read(plain)
 	for _, layer := range layers[1:] {
