@@ -86,6 +86,8 @@ var (
 	// ErrBusy says that another process is writing to the catalog and did not
 	// finish for a long time.
 	ErrBusy = errors.New("catalog is being written by another process")
+	// ErrNoAccess says that this user cannot write where the catalog is.
+	ErrNoAccess = errors.New("catalog cannot be written by this user")
 )
 
 // readers is how many queries of a catalog run at a time.
@@ -110,16 +112,24 @@ type Catalog struct {
 // has it open.
 func OpenCatalog(ctx context.Context, path string) (*Catalog, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+		return nil, noAccess(err)
 	}
 	c, err := openCatalog(ctx, path)
-	if errors.Is(err, ErrBadCatalog) {
+	if err = noAccess(err); errors.Is(err, ErrBadCatalog) {
 		if err := removeCatalog(path); err != nil {
 			return nil, err
 		}
 		c, err = openCatalog(ctx, path)
 	}
 	return c, err
+}
+
+// noAccess marks the errors of a user who may not write.
+func noAccess(err error) error {
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: %w", ErrNoAccess, err)
+	}
+	return err
 }
 
 func openCatalog(ctx context.Context, path string) (*Catalog, error) {
@@ -158,7 +168,7 @@ func (c *Catalog) open(ctx context.Context) error {
 func openDB(path string, conns int, options string) (*sql.DB, error) {
 	escape := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23")
 	db, err := sql.Open("sqlite", "file:"+escape.Replace(path)+
-		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&"+options)
+		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(4194304)&"+options)
 	if err != nil {
 		return nil, bad(err)
 	}

@@ -130,6 +130,7 @@ type owner struct {
 // coder codes metadata relative to the entries before. A fresh one codes it
 // so that it stands alone. Writer and reader of a stream keep equal ones.
 type coder struct {
+	alone  bool // nothing follows: do not remember
 	modes  [8]uint32
 	mtime  int64
 	owner  owner
@@ -235,7 +236,7 @@ func (c *coder) appendOwner(b []byte, own owner) []byte {
 	if i, ok := c.byName[own]; ok {
 		return binary.AppendUvarint(b, uint64(i)+1)
 	}
-	if len(c.owners) < maxOwners {
+	if len(c.owners) < maxOwners && !c.alone {
 		if c.byName == nil {
 			c.byName = make(map[owner]int, 1)
 		}
@@ -367,7 +368,7 @@ func (c *coder) readOwner(d *decoder) {
 	own.user = string(d.blob(maxOwner, "length of a name"))
 	own.group = string(d.blob(maxOwner, "length of a name"))
 	c.owner = own
-	if len(c.owners) < maxOwners {
+	if len(c.owners) < maxOwners && !c.alone {
 		c.owners = append(c.owners, own)
 	}
 }

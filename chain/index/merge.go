@@ -40,6 +40,7 @@ type Merger struct {
 	next int64 // number of the next path
 
 	insertRows, insertChildren batch
+	args                       []any // of a row
 	lookup, prevRow, til       *sql.Stmt
 	subdirs, links             *sql.Stmt
 	runs                       *runSink
@@ -267,7 +268,7 @@ func (m *Merger) remove(r *Record) error {
 		return err
 	}
 	gone := row{id: id<<ordBits | m.ord, parent: parent.id, name: []byte(r.Path.Base())}
-	return m.insertRows.add(gone.args(nil)...)
+	return m.insertRow(&gone)
 }
 
 // put adds an entry.
@@ -318,7 +319,13 @@ func (m *Merger) insert(parent int64, at int, r *Record) (frame, error) {
 	}
 	f := frame{path: r.Path, id: id, dir: r.Type == chain.Dir, known: true}
 	m.stack = append(m.stack, f)
-	return f, m.insertRows.add(now.args(nil)...)
+	return f, m.insertRow(now)
+}
+
+// insertRow adds a row of versions.
+func (m *Merger) insertRow(r *row) error {
+	m.args = r.args(m.args[:0])
+	return m.insertRows.add(m.args...)
 }
 
 // number gives a new path its number.
@@ -346,8 +353,8 @@ func (m *Merger) fill(now *row, r *Record) error {
 	} else if err := m.runs.discard(); err != nil {
 		return err
 	}
-	var c coder
-	now.meta = c.append(nil, r, 0)
+	c := coder{alone: true}
+	now.meta = c.append(make([]byte, 0, 96), r, 0)
 	return nil
 }
 
@@ -578,7 +585,7 @@ func (m *Merger) leadGroup(group int64) error {
 	for r := first; r != nil; {
 		if r.id != leader {
 			r.leader = leader
-			if err := m.insertRows.add(r.args(nil)...); err != nil {
+			if err := m.insertRow(r); err != nil {
 				return err
 			}
 		}

@@ -37,7 +37,7 @@ func (r *row) checksum() int64 {
 	if r.known {
 		known = 1
 	}
-	b := make([]byte, 0, 64+len(r.name)+len(r.meta)+len(r.runs))
+	b := make([]byte, 0, 256)
 	for _, v := range []uint64{uint64(r.id), uint64(r.parent), uint64(r.kind), uint64(r.size), known, r.group, uint64(r.leader)} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -84,7 +84,7 @@ func (r *row) scan(s scanner, more ...any) error {
 func (r *row) record(rec *Record) error {
 	rec.Path = ""
 	d := &decoder{b: r.meta}
-	var c coder
+	c := coder{alone: true}
 	c.read(d, rec, 0)
 	if err := d.end(); err != nil {
 		return fmt.Errorf("%w: row %d: %w", ErrBadCatalog, r.id, err)

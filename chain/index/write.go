@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"iter"
 
 	"dupfs/chain"
 	"dupfs/chain/difftar"
@@ -227,14 +228,32 @@ func (w *Writer) appendPath(b []byte, p chain.Path) []byte {
 // Close writes the volumes, by number, and the sigtar's layout, and ends the
 // index. It does not close the underlying writer. A nil sigtar is left out.
 func (w *Writer) Close(vols []VolumeInfo, sigtar *volume.Layout) error {
+	return w.CloseWith(func(yield func(*VolumeInfo, error) bool) {
+		for i := range vols {
+			if !yield(&vols[i], nil) {
+				return
+			}
+		}
+	}, sigtar)
+}
+
+// CloseWith is Close for more volumes than should be in memory at a time. An
+// error that vols yields ends the index, and is returned.
+func (w *Writer) CloseWith(vols iter.Seq2[*VolumeInfo, error], sigtar *volume.Layout) error {
 	if w.npending > 0 || w.fileSize > 0 {
 		w.fail("runs of no entry")
 	}
-	for i := range vols {
-		if i > 0 && vols[i].Number <= vols[i-1].Number {
+	last := 0
+	for v, err := range vols {
+		if err != nil {
+			w.fail("%w", err)
+			break
+		}
+		if v.Number <= last {
 			w.fail("volumes out of order")
 		}
-		w.volume(&vols[i])
+		last = v.Number
+		w.volume(v)
 	}
 	if sigtar != nil {
 		body, err := sigtar.MarshalBinary()

@@ -23,6 +23,7 @@ type line struct {
 
 	mu      sync.Mutex
 	sets    []*chain.Set
+	gaps    []string       // of sets, by ordinal: volumes that the listing lacks
 	checked *index.Catalog // whose sets were compared with those of the line
 	merged  int            // sets of checked that are those of the line
 	private bool           // the catalog is in the temporary directory
@@ -36,7 +37,12 @@ func (l *line) update(sets []*chain.Set) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	same := len(sets) >= len(l.sets) && slices.EqualFunc(l.sets, sets[:len(l.sets)], sameSet)
-	l.sets = sets
+	l.sets, l.gaps = sets, make([]string, len(sets))
+	for i, s := range sets {
+		if n := gap(s.Volumes); n > 0 {
+			l.gaps[i] = fmt.Sprintf("volume %d of set %s is missing", n, s.Times())
+		}
+	}
 	if !same {
 		l.checked, l.merged = nil, 0
 	}
@@ -90,12 +96,12 @@ func (l *line) lostVolume(ord, number int) string {
 func (l *line) damage(ord int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, set := range l.sets[:min(ord+1, len(l.sets))] {
-		if reason := l.faults[i]; reason != "" {
-			return reason
+	for i, reason := range l.gaps[:min(ord+1, len(l.gaps))] {
+		if fault := l.faults[i]; fault != "" {
+			return fault
 		}
-		if n := gap(set.Volumes); n > 0 {
-			return fmt.Sprintf("volume %d of set %s is missing", n, set.Times())
+		if reason != "" {
+			return reason
 		}
 	}
 	first := ""
@@ -141,7 +147,7 @@ func (l *line) do(ctx context.Context, ord int, fn func(c *index.Catalog) error)
 		switch {
 		case try == 2, err == nil, ctx.Err() != nil:
 			return err
-		case errors.Is(err, index.ErrInUse), errors.Is(err, index.ErrBusy):
+		case errors.Is(err, index.ErrInUse), errors.Is(err, index.ErrBusy), errors.Is(err, index.ErrNoAccess):
 			// Another process must not hold us up: work without it.
 			l.a.note("the catalog of %s cannot be used, a private one is made: %v", l.key, err)
 			l.mu.Lock()
@@ -256,9 +262,18 @@ func (l *line) isMerged(c *index.Catalog, ord int) bool {
 	return l.checked == c && l.merged > ord
 }
 
+// maxAhead is how many sets are opened before their turn comes.
+const maxAhead = 4
+
 // mergeTo merges the sets up to ord that are not merged yet. The line's lock
 // is held. A catalog that is not of these sets is thrown away.
 func (l *line) mergeTo(ctx context.Context, e *entry, ord int) error {
+	ahead := map[int]*prepared{}
+	defer func() {
+		for _, p := range ahead {
+			p.release()
+		}
+	}()
 	for !l.isMerged(e.cat, ord) {
 		next, err := l.check(ctx, e.cat)
 		if errors.Is(err, index.ErrBadCatalog) {
@@ -272,7 +287,19 @@ func (l *line) mergeTo(ctx context.Context, e *entry, ord int) error {
 		if next > ord {
 			break
 		}
-		if err := l.mergeSet(ctx, e.cat, next); err != nil && !errors.Is(err, index.ErrMerged) {
+		for i := next; i <= min(ord, next+maxAhead); i++ {
+			set := l.set(i)
+			if set == nil { // a new listing lacks it
+				return fmt.Errorf("set %d of %s: %w", i, l.key, fs.ErrNotExist)
+			}
+			if ahead[i] == nil {
+				ahead[i] = l.prepare(ctx, set)
+			}
+		}
+		err = l.mergeSet(ctx, e.cat, next, ahead[next])
+		ahead[next].release()
+		delete(ahead, next)
+		if err != nil && !errors.Is(err, index.ErrMerged) {
 			return err
 		}
 		l.a.progress().Sets.Add(1)

@@ -15,22 +15,84 @@ import (
 	"dupfs/chain/index"
 	"dupfs/chain/manifest"
 	"dupfs/chain/sigtar"
+	"dupfs/chain/store"
 	"dupfs/chain/volume"
 )
 
+// prepared is what was opened of a set before its turn to be merged came: what
+// takes long is to wait for the archive and to derive keys.
+type prepared struct {
+	set     *chain.Set
+	done    chan struct{} // closed once the rest is set
+	man     *manifest.Manifest
+	err     error // of the manifest
+	index   opened[io.ReadCloser]
+	sigtar  opened[*store.Scan]
+	release func()
+}
+
+// opened is a stored file that may have been opened.
+type opened[T io.Closer] struct {
+	r   T
+	err error
+	has bool
+}
+
+// take returns what was opened, or opens it.
+func (o *opened[T]) take(open func() (T, error)) (T, error) {
+	if !o.has {
+		return open()
+	}
+	o.has = false
+	return o.r, o.err
+}
+
+func (o *opened[T]) close() {
+	if o.has && o.err == nil {
+		_ = o.r.Close() // nothing was read
+	}
+	o.has = false
+}
+
+// prepare begins to open a set.
+func (l *line) prepare(ctx context.Context, set *chain.Set) *prepared {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &prepared{set: set, done: make(chan struct{})}
+	p.release = func() {
+		cancel()
+		<-p.done
+		p.index.close()
+		p.sigtar.close()
+	}
+	go func() {
+		defer close(p.done)
+		if p.man, p.err = l.a.manifest(ctx, set); p.err != nil {
+			return
+		}
+		if p.man.HasIndex && set.Index != nil {
+			p.index.r, p.index.err = l.a.st.Open(ctx, *set.Index)
+			p.index.has = true
+		} else if set.Sigtar != nil {
+			p.sigtar.r, p.sigtar.err = l.a.st.Scan(ctx, *set.Sigtar)
+			p.sigtar.has = true
+		}
+	}()
+	return p
+}
+
 // mergeSet reads a set into the catalog: from its index if that agrees with
 // the manifest and the listing, else from its sigtar, else from its volumes.
-func (l *line) mergeSet(ctx context.Context, c *index.Catalog, ord int) error {
-	set := l.set(ord)
-	man, err := l.a.manifest(ctx, set)
-	if err != nil {
-		if final(err) {
-			l.fault(ord, fmt.Sprintf("the manifest of set %s cannot be read: %v", set.Times(), err))
+func (l *line) mergeSet(ctx context.Context, c *index.Catalog, ord int, p *prepared) error {
+	set := p.set
+	<-p.done
+	if p.err != nil {
+		if final(p.err) {
+			l.fault(ord, fmt.Sprintf("the manifest of set %s cannot be read: %v", set.Times(), p.err))
 		}
-		return fmt.Errorf("set %s: manifest: %w", set.Times(), err)
+		return fmt.Errorf("set %s: manifest: %w", set.Times(), p.err)
 	}
-	m := &merging{line: l, cat: c, ord: ord, set: set, man: man}
-	m.info = index.SetInfo{Ord: ord, Times: set.Times(), Manifest: *set.Manifest, Own: man.HasIndex}
+	m := &merging{line: l, cat: c, ord: ord, set: set, man: p.man, prep: p}
+	m.info = index.SetInfo{Ord: ord, Times: set.Times(), Manifest: *set.Manifest, Own: p.man.HasIndex}
 	m.lookForVolumes()
 	for _, way := range []struct {
 		name string
@@ -92,6 +154,7 @@ type merging struct {
 	ord  int
 	set  *chain.Set
 	man  *manifest.Manifest // nil if the set was written just now
+	prep *prepared
 	info index.SetInfo
 }
 
@@ -123,7 +186,7 @@ func badIndex(format string, args ...any) error {
 
 // fromIndex merges the set's index.
 func (m *merging) fromIndex(ctx context.Context) error {
-	r, err := m.line.a.st.Open(ctx, *m.set.Index)
+	r, err := m.prep.index.take(func() (io.ReadCloser, error) { return m.line.a.st.Open(ctx, *m.set.Index) })
 	if err != nil {
 		return err
 	}
@@ -268,7 +331,7 @@ const emptySignature = 12
 
 // fromSigtar merges the set's names and metadata.
 func (m *merging) fromSigtar(ctx context.Context) error {
-	sc, err := m.line.a.st.Scan(ctx, *m.set.Sigtar)
+	sc, err := m.prep.sigtar.take(func() (*store.Scan, error) { return m.line.a.st.Scan(ctx, *m.set.Sigtar) })
 	if err != nil {
 		return err
 	}

@@ -125,6 +125,16 @@ func (w *world) patch(name string, off int) {
 	w.touch(name)
 }
 
+// rewrite keeps the first bytes of a file and replaces the rest.
+func (w *world) rewrite(name string, n int) {
+	w.t.Helper()
+	b, err := os.ReadFile(w.path(name))
+	w.must(err)
+	b = append(append(b[:2000:2000], w.data(n)...), b[:30_000]...)
+	w.must(os.WriteFile(w.path(name), b, 0o644))
+	w.touch(name)
+}
+
 // backup makes a set.
 func (w *world) backup(full bool) {
 	w.t.Helper()
@@ -164,6 +174,7 @@ func (w *world) history() {
 	w.patch("a/big", 70_000)
 	w.touch("z")
 	w.write("new/file", 20_000)
+	w.rewrite("a/big", 100_000) // a delta in several volumes
 	w.backup(false)
 	w.must(os.RemoveAll(w.path("b c")))
 	w.write("b c", 300) // a file instead of a directory
@@ -276,7 +287,7 @@ func TestOwnChain(t *testing.T) {
 		t.Run(layer.String(), func(t *testing.T) {
 			w := newWorld(t, layer)
 			w.history()
-			if n := len(w.names(".vol3.")); n == 0 {
+			if len(w.names(".vol3.")) < 2 {
 				t.Fatal("the volumes are too big for this test")
 			}
 			a := w.open(w.b)
@@ -749,4 +760,72 @@ func TestLearnAll(t *testing.T) {
 		}
 	}
 	w.compare(a)
+}
+
+// A manifest of a run that was interrupted and resumed says wrongly where a
+// volume begins: what is not where it should be is looked for elsewhere.
+func TestWrongManifest(t *testing.T) {
+	b := load(t, "plain")
+	name := "duplicity-full.20231114T221320Z.manifest"
+	text, err := os.ReadFile(filepath.Join(fixtureDir, "plain", "archive", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := bytes.Replace(text, []byte("StartingPath   . "), []byte("StartingPath   large.bin "), 1)
+	if bytes.Equal(wrong, text) {
+		t.Fatal("the manifest is not as this test expects")
+	}
+	if err := b.Put(t.Context(), name, bytes.NewReader(wrong)); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, open(t, b, t.TempDir()), expect(t, "plain"), true)
+}
+
+// What a sigtar tells of and no volume has is there to be seen, and cannot be
+// read.
+func TestNotInVolumes(t *testing.T) {
+	b := load(t, "multichain")
+	sig := func(time string) string { return "duplicity-full-signatures." + time + ".sigtar.gz" }
+	data, err := os.ReadFile(filepath.Join(fixtureDir, "multichain", "archive", sig("20231119T132000Z")))
+	if err == nil {
+		err = b.Put(t.Context(), sig("20231118T093320Z"), bytes.NewReader(data))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, b, t.TempDir())
+	points, err := a.Points(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := a.Tree(t.Context(), points[3].Number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken []string
+	listing(t, a, tree, true, func(p chain.Path, err error) {
+		var corrupt *chain.CorruptError
+		if !errors.As(err, &corrupt) || !strings.Contains(err.Error(), "no volume of set 20231118T093320Z has it") {
+			t.Errorf("%s: %v", p, err)
+		}
+		broken = append(broken, p.String())
+		if n, err := Resolve(t.Context(), tree, p); err != nil || n.Size != -1 {
+			t.Errorf("%s: %+v %v", p, n, err)
+		}
+	})
+	if len(broken) == 0 {
+		t.Error("nothing is broken")
+	}
+}
+
+// Where no catalog can be kept, one is made for as long as it is needed.
+func TestNoPlaceForCatalogs(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root can write everywhere")
+	}
+	w := newWorld(t, chain.Plain)
+	w.backup(true)
+	w.dir = filepath.Join(t.TempDir(), "dir")
+	w.must(os.Mkdir(w.dir, 0o500))
+	w.compare(w.open(w.b))
 }
