@@ -4,12 +4,23 @@
 // Call Run. One goroutine walks the source and the base side by side, in path
 // order, and plans; workers read files and make signatures and deltas ahead of
 // the packer, which writes members, signatures and index in path order; full
-// volumes are uploaded in the background. Memory is bounded by Options.Memory,
-// the names of one directory for each level of the walk, and the tables of the
-// volumes; it does not grow with the number of files or their size.
+// volumes are uploaded in the background. Memory is bounded by Options.Memory
+// (one file whose old signature is larger, up to 200 MB for terabytes, is
+// prepared alone), the names of one directory for each level of the walk, and
+// some 200 bytes a volume; it does not grow with the number of files.
 //
 // A set exists once its manifest does, and that is written last. A run that
 // fails or is cancelled removes what it uploaded.
 //
 // What cannot be read is never recorded as deleted: the previous version stays.
+// A file that changes while it is read is read again; if that does not help,
+// or a part of it was stored already, what was read is stored with a notice.
+// So is a big file up to a read error in its middle. Their content and
+// signature agree, but their mtime in sigtar and index is none that the file
+// has, so that the next run, be it duplicity's, stores them again.
+//
+// A file counts as unchanged if type, mode, owner, mtime with nanoseconds,
+// size, xattrs and link group are those of the base, as far as the base knows
+// them. If the ctime or inode number is not what was noted then, its content is
+// compared, and it is stored only if that differs.
 package backup

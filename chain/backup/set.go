@@ -19,6 +19,7 @@ import (
 	"dupfs/chain/manifest"
 	"dupfs/chain/sigtar"
 	"dupfs/chain/store"
+	"dupfs/chain/volume"
 )
 
 // closeAhead is how near to its size a volume is closed, in stored bytes, as
@@ -43,7 +44,7 @@ type setWriter struct {
 
 	vol     *volumeWriter // nil if none is open
 	rows    []manifest.Volume
-	volumes []index.VolumeInfo
+	layouts *spool // of the volumes; they hold keys
 
 	uploads   errgroup.Group
 	uploadCtx context.Context
@@ -61,6 +62,7 @@ type setWriter struct {
 // newSetWriter begins a set. ctx ends the uploads.
 func newSetWriter(ctx context.Context, r *run, st *store.Store) (_ *setWriter, err error) {
 	s := &setWriter{run: r, st: st, uploadCtx: ctx, name: r.name, changes: newChangeList(r.o.TempDir)}
+	s.layouts = &spool{dir: r.o.TempDir}
 	defer func() {
 		if err != nil {
 			s.abort()
@@ -160,9 +162,10 @@ func (s *setWriter) closeVolume() error {
 	}
 	v.row.SHA1, v.row.HasSHA1 = layout.SHA1, true
 	s.rows = append(s.rows, v.row)
-	s.volumes = append(s.volumes, index.VolumeInfo{
-		Number: v.row.Number, File: v.w.Name().File, First: v.row.First, Last: v.row.Last, Layout: layout,
-	})
+	if err := s.keepLayout(layout); err != nil {
+		v.w.Abort()
+		return err
+	}
 	s.uploads.Go(func() error {
 		err := s.upload(v.w)
 		if err != nil {
@@ -173,6 +176,47 @@ func (s *setWriter) closeVolume() error {
 		return nil
 	})
 	return nil
+}
+
+// keepLayout spools the layout of the next volume.
+func (s *setWriter) keepLayout(l *volume.Layout) error {
+	b, err := l.MarshalBinary()
+	if err == nil {
+		_, err = s.layouts.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...))
+	}
+	if err != nil {
+		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// volumes yields what the index tells of the volumes.
+func (s *setWriter) volumes() iter.Seq2[*index.VolumeInfo, error] {
+	return func(yield func(*index.VolumeInfo, error) bool) {
+		r := bufio.NewReader(s.layouts.reader())
+		for _, row := range s.rows {
+			v := &index.VolumeInfo{Number: row.Number, First: row.First, Last: row.Last, Layout: new(volume.Layout)}
+			v.File = s.st.Prefixes().Format(s.named(chain.VolumeFile, row.Number))
+			b, err := readBlob(r)
+			if err == nil {
+				err = v.Layout.UnmarshalBinary(b)
+			}
+			if !yield(v, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// readBlob reads bytes after their number.
+func readBlob(r *bufio.Reader) ([]byte, error) {
+	n, err := binary.ReadUvarint(r)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	_, err = io.ReadFull(r, b)
+	return b, err
 }
 
 // upload stores a sealed file. From its beginning on the file counts as being
@@ -225,7 +269,7 @@ func (s *setWriter) commit(ctx context.Context) error {
 	if err := s.upload(s.sigFile); err != nil {
 		return err
 	}
-	if err := s.index.Close(s.volumes, sigLayout); err != nil {
+	if err := s.index.CloseWith(s.volumes(), sigLayout); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
 	if _, err := s.indexFile.Seal(); err != nil {
@@ -299,6 +343,7 @@ func (s *setWriter) abort() {
 		s.spool.close()
 	}
 	s.changes.close()
+	s.layouts.close()
 }
 
 // removeTimeout bounds the removal of the files of a run that failed.
@@ -362,12 +407,8 @@ func readChange(r *bufio.Reader) (c manifest.Change, err error) {
 	if err != nil {
 		return c, err
 	}
-	n, err := binary.ReadUvarint(r)
+	path, err := readBlob(r)
 	if err != nil {
-		return c, err
-	}
-	path := make([]byte, n)
-	if _, err := io.ReadFull(r, path); err != nil {
 		return c, err
 	}
 	return manifest.Change{Kind: changeKinds()[code], Path: chain.Path(path)}, nil
