@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dupfs/backends"
+	"dupfs/backends/azblob"
 	"dupfs/backends/file"
 	"dupfs/backends/rclone"
 	"dupfs/backends/s3"
@@ -37,15 +38,14 @@ type Options struct {
 	Upload     int64                  // bytes a second; 0 means no limit
 	Download   int64                  // bytes a second; 0 means no limit
 
-	// VolumeTier and MetadataTier are access tiers for what is stored: Azure's
-	// (Hot, Cool, Cold, Archive); S3 takes the storage class from S3.
-	VolumeTier, MetadataTier string
-
 	// CAFile, CAPath and Insecure are about certificates, as in web.Options.
 	CAFile, CAPath string
 	Insecure       bool
 
-	S3 s3.Options // its Getenv, Retry and Client are set here
+	// S3 and Azure are set but for Getenv, Retry, Timeout and Client, which
+	// are the ones from here.
+	S3    s3.Options
+	Azure azblob.Options
 
 	SwiftPolicy  string // storage policy of a container that is made
 	SwiftSegment int64  // bytes of the segments of large objects; 0 is the driver's default
@@ -87,8 +87,10 @@ func (o Options) open(ctx context.Context, u URL, target string, retry backends.
 		return o.file(u)
 	case "swift":
 		return o.swift(ctx, u)
+	case "azure":
+		return o.azure(ctx, u)
 	case "s3", "boto3+s3", "boto+s3", "s3+http":
-		return o.s3(ctx, u, retry)
+		return o.s3(u, retry)
 	case "sftp", "scp", "ssh", "paramiko+sftp", "paramiko+scp", "pexpect+sftp", "pexpect+scp":
 		return o.sftp(u)
 	case "webdav", "http":
@@ -115,7 +117,7 @@ func (o Options) file(u URL) (backends.Backend, error) {
 // s3 takes both forms: scheme://bucket/prefix, and the older
 // s3://host[:port]/bucket/prefix, which is known by its port or by the name
 // of Amazon's servers. An empty host is left out: s3:///bucket/prefix.
-func (o Options) s3(ctx context.Context, u URL, retry backends.RetryOptions) (backends.Backend, error) {
+func (o Options) s3(u URL, retry backends.RetryOptions) (backends.Backend, error) {
 	so := o.S3
 	bucket, prefix := u.Host, u.Path
 	if u.Port != "" || strings.HasSuffix(u.Host, ".amazonaws.com") || u.Host == "" {
@@ -135,7 +137,7 @@ func (o Options) s3(ctx context.Context, u URL, retry backends.RetryOptions) (ba
 		return nil, err
 	}
 	so.Getenv, so.Retry, so.Client = o.Getenv, retry, client
-	return keep(s3.Open(ctx, bucket, prefix, so))
+	return keep(s3.Open(bucket, prefix, so))
 }
 
 // swift takes swift://container[/prefix...]; empty parts of the path are
@@ -149,6 +151,17 @@ func (o Options) swift(ctx context.Context, u URL) (backends.Backend, error) {
 	return swift.Open(ctx, container, prefix, swift.Options{
 		Getenv: o.Getenv, StoragePolicy: o.SwiftPolicy, SegmentSize: o.SwiftSegment, Timeout: o.Timeout, Client: client,
 	})
+}
+
+// azure takes azure://container; Azure's blobs have no prefix here.
+func (o Options) azure(ctx context.Context, u URL) (backends.Backend, error) {
+	client, err := web.NewClient(o.web())
+	if err != nil {
+		return nil, err
+	}
+	ao := o.Azure
+	ao.Getenv, ao.Timeout, ao.Client = o.Getenv, o.Timeout, client
+	return azblob.Open(ctx, strings.Trim(u.Rest, "/"), ao)
 }
 
 // sftp takes a path that is relative to the login's directory, unless it

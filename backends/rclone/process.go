@@ -3,6 +3,7 @@ package rclone
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"crypto/rand"
 )
 
 // process is a running `rclone rcd`. It listens on a port of this machine

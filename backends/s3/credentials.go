@@ -16,7 +16,7 @@ import (
 
 // findCredentials looks where Amazon's own tools do: the environment, a
 // profile in ~/.aws/credentials, the role of the machine.
-func findCredentials(ctx context.Context, o Options) (*credentials.Credentials, error) {
+func findCredentials(o Options) (*credentials.Credentials, error) {
 	id, secret := o.Getenv("AWS_ACCESS_KEY_ID"), o.Getenv("AWS_SECRET_ACCESS_KEY")
 	if id != "" && secret != "" {
 		return credentials.NewStaticV4(id, secret, o.Getenv("AWS_SESSION_TOKEN")), nil
@@ -30,7 +30,7 @@ func findCredentials(ctx context.Context, o Options) (*credentials.Credentials, 
 		}
 	}
 	if profile == "" && o.Getenv("AWS_EC2_METADATA_DISABLED") != "true" {
-		if c := machineRole(ctx, o); c != nil {
+		if c := machineRole(o); c != nil {
 			return c, nil
 		}
 	}
@@ -39,7 +39,7 @@ func findCredentials(ctx context.Context, o Options) (*credentials.Credentials, 
 
 // machineRole returns the credentials that Amazon's cloud gives a machine or
 // container of its own, or nil where there is no such thing.
-func machineRole(ctx context.Context, o Options) *credentials.Credentials {
+func machineRole(o Options) *credentials.Credentials {
 	container := o.Getenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")+o.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")+o.Getenv("AWS_WEB_IDENTITY_TOKEN_FILE") != ""
 	t, err := web.NewTransport(web.Options{Timeout: 2 * time.Second, Getenv: func(string) string { return "" }})
 	if err != nil {

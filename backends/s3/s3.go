@@ -84,7 +84,7 @@ type Backend struct {
 // its ends do not matter). The bucket is made by the first Put if it is missing.
 // Only where credentials are those of a machine in Amazon's cloud is the
 // network used.
-func Open(ctx context.Context, bucket, prefix string, o Options) (*Backend, error) {
+func Open(bucket, prefix string, o Options) (*Backend, error) {
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
@@ -104,7 +104,7 @@ func Open(ctx context.Context, bucket, prefix string, o Options) (*Backend, erro
 	if err := b.encryption(); err != nil {
 		return nil, err
 	}
-	return b, b.connect(ctx)
+	return b, b.connect()
 }
 
 func (b *Backend) encryption() (err error) {
@@ -117,12 +117,12 @@ func (b *Backend) encryption() (err error) {
 	return err
 }
 
-func (b *Backend) connect(ctx context.Context) error {
+func (b *Backend) connect() error {
 	host, secure, err := endpoint(b.o)
 	if err != nil {
 		return err
 	}
-	creds, err := findCredentials(ctx, b.o)
+	creds, err := findCredentials(b.o)
 	if err != nil {
 		return err
 	}
