@@ -42,8 +42,12 @@ type Options struct {
 	CAFile, CAPath string
 	Insecure       bool
 
-	// S3 and Azure are set but for Getenv, Retry, Timeout and Client, which
-	// are the ones from here.
+	// VolumeTier and MetadataTier are Azure's access tiers (Hot, Cool, Cold,
+	// Archive) for what is stored; S3 has StorageClass.
+	VolumeTier, MetadataTier string
+
+	// S3 and Azure are set but for Getenv, Retry, Timeout, Client
+	// and tiers, which are the ones from here.
 	S3    s3.Options
 	Azure azblob.Options
 
@@ -161,6 +165,7 @@ func (o Options) azure(ctx context.Context, u URL) (backends.Backend, error) {
 	}
 	ao := o.Azure
 	ao.Getenv, ao.Timeout, ao.Client = o.Getenv, o.Timeout, client
+	ao.VolumeTier, ao.MetadataTier = o.VolumeTier, o.MetadataTier
 	return azblob.Open(ctx, strings.Trim(u.Rest, "/"), ao)
 }
 
