@@ -152,7 +152,20 @@ func SSHD(t testing.TB) SSH {
 	if err := os.WriteFile(filepath.Join(s.Home, ".ssh", "known_hosts"), []byte(line), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if u.Uid != "0" {
+		s.tryLogin(t, key)
+	}
 	return s
+}
+
+// tryLogin skips the test where the server takes nobody in: it refuses
+// accounts that are locked, which system accounts are.
+func (s SSH) tryLogin(t testing.TB, key string) {
+	cmd := exec.Command(need.Program(t, "ssh"), "-F", "none", "-i", key, "-p", s.Port, "-oBatchMode=yes", "-oUserKnownHostsFile="+filepath.Join(s.Home, ".ssh", "known_hosts"),
+		"-s", s.User+"@"+s.Host, "sftp")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Skipf("sshd does not let %s in (it needs root, or an account that is not locked): %s", s.User, out)
+	}
 }
 
 func copyFile(t testing.TB, from, to string) {
