@@ -37,10 +37,12 @@ func (s *Store) Scan(ctx context.Context, n chain.Stored) (*Scan, error) {
 		}
 		r = io.TeeReader(body, &forgiving{w: sc.tmp})
 	}
-	if sc.Scanner, err = volume.NewScanner(ctx, r, n.Layer, s.opts.Keys, n.File); err != nil {
+	scanner, err := volume.NewScanner(ctx, r, n.Layer, s.opts.Keys, n.File)
+	if err != nil {
 		sc.Close()
 		return nil, err
 	}
+	sc.Scanner = scanner
 	return sc, nil
 }
 

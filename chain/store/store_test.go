@@ -313,6 +313,23 @@ func TestScanFillsDisk(t *testing.T) {
 	})
 }
 
+// A stored file that cannot even be begun is an error of the open.
+func TestEmptyFile(t *testing.T) {
+	b := newBench(t, Options{})
+	n := chain.Stored{Name: volumeName(chain.OpenPGP)}
+	n.File = chain.Prefixes{}.Format(n.Name)
+	if err := b.mem.Put(t.Context(), n.File, bytes.NewReader(nil)); err != nil {
+		t.Fatal(err)
+	}
+	var corrupt *chain.CorruptError
+	if _, err := b.Scan(t.Context(), n); !errors.As(err, &corrupt) {
+		t.Errorf("Scan: %v", err)
+	}
+	if _, err := b.Open(t.Context(), n); !errors.As(err, &corrupt) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
 func TestTrailer(t *testing.T) {
 	b := newBench(t, Options{})
 	data := content(30 * testChunk)
