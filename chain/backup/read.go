@@ -48,7 +48,6 @@ type reader struct {
 	small []byte // the content if it fits into one piece, else nil
 	cut   error  // a read error, which ended the content
 	n     int64  // bytes read
-	hash  [32]byte
 }
 
 // work prepares files until jobs is closed.

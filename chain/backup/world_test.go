@@ -60,23 +60,22 @@ func (b memBase) Signature(_ context.Context, e *BaseEntry) (io.ReadCloser, erro
 // world is a source, an archive that grows, and what the source was at each
 // point.
 type world struct {
-	t          *testing.T
-	dir        string // holds all the rest
-	src        string
-	layer      chain.Layer
-	opts       Options
-	vol        volume.Options
-	now        int64
-	stamps     int64
-	points     []point
-	known      map[chain.Path]Known
-	notices    []Notice
-	indexes    map[string][]byte
-	duplicity  string
-	wrapBase   func(*memBase)
-	noLearning bool
-	contents   map[chain.Path]string // by the indexes so far
-	runs       []index.Run
+	t         *testing.T
+	dir       string // holds all the rest
+	src       string
+	layer     chain.Layer
+	opts      Options
+	vol       volume.Options
+	now       int64
+	stamps    int64
+	points    []point
+	known     map[chain.Path]Known
+	notices   []Notice
+	indexes   map[string][]byte
+	duplicity string
+	wrapBase  func(*memBase)
+	contents  map[chain.Path]string // by the indexes so far
+	runs      []index.Run
 }
 
 type point struct {
@@ -210,11 +209,9 @@ func (w *world) run(full bool) (*Stats, error) {
 		}
 	}
 	learned := make(map[chain.Path]Known)
-	if !w.noLearning {
-		o.OnKnown = func(k Known) error {
-			learned[k.Path] = k
-			return nil
-		}
+	o.OnKnown = func(k Known) error {
+		learned[k.Path] = k
+		return nil
 	}
 	var plain []byte
 	o.OnIndex = func(_ context.Context, r io.Reader) (err error) {
