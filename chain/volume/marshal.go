@@ -30,7 +30,7 @@ const (
 )
 
 // MarshalBinary returns the Layout in a compact form: some 22 bytes a chunk, and
-// some 800 bytes a chunk of a foreign file. It contains the session key.
+// 1 to 3 KiB a chunk of a foreign file. It contains the session key.
 func (l *Layout) MarshalBinary() ([]byte, error) {
 	flags := byte(0)
 	if l.Own {

@@ -173,7 +173,7 @@ func (d closedDecoder) signatures() []pgp.Signature { return d.sigs }
 func (r *Reader) Signatures() []pgp.Signature { return r.d.signatures() }
 
 // Scanner is a Reader that also notes the Layout. Its checkpoints take some
-// 1 KiB for each MiB of plaintext.
+// 3 KiB for each MiB of plaintext.
 type Scanner struct {
 	Reader
 	made *Layout // by the first call of Layout
