@@ -42,16 +42,16 @@ install() {
 	[ $# -gt 0 ] || return 0
 	say "installing $*"
 	apt_update
-	local policy=/usr/sbin/policy-rc.d made= rc=0
+	local policy=/usr/sbin/policy-rc.d made= rc=0 out
 	if [ ! -e $policy ]; then
 		made=1
 		printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
 		as_root chmod 755 $policy
 	fi
-	as_root apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 \
-		-o Acquire::Retries=3 "$@" </dev/null || rc=$?
+	out=$(as_root apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 \
+		-o Acquire::Retries=3 "$@" </dev/null 2>&1) || rc=$?
 	[ -z "$made" ] || as_root rm -f $policy
-	return $rc
+	[ $rc = 0 ] || die "$out"
 }
 
 # unpack DIR PACKAGE...   as unpack.sh, all or nothing; a file in DIR says that it is done
@@ -99,8 +99,10 @@ get_go() {
 		for f in "$tmp"/*.deb; do dpkg-deb -x "$f" "$tmp"; done
 		old=(env GOROOT="$tmp/usr/lib/go-1.19" "$tmp/usr/lib/go-1.19/bin/go")
 	fi
+	echo 'module tmp' >"$tmp/go.mod" # else it would read ours, which it does not understand
 	got=$(cd "$tmp" && GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE="$tmp/mod" GOCACHE="$tmp/cache" \
-		"${old[@]}" mod download -json "golang.org/toolchain@v0.0.1-go$version.linux-$arch")
+		"${old[@]}" mod download -json "golang.org/toolchain@v0.0.1-go$version.linux-$arch") ||
+		die "Go $version could not be fetched: $got"
 	grep -qF "\"Sum\": \"$sum\"" <<<"$got" || die "Go $version from the module proxy is not the one expected: $got"
 	local dir="$tmp/mod/golang.org/toolchain@v0.0.1-go$version.linux-$arch"
 	# a module's zip keeps no modes and no go.mod beneath the top
