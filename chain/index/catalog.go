@@ -133,7 +133,7 @@ func noAccess(err error) error {
 }
 
 func openCatalog(ctx context.Context, path string) (*Catalog, error) {
-	use, err := lockFile(ctx, path+".use", unix.LOCK_SH, time.Minute)
+	use, err := lockFile(ctx, path+".use", unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
@@ -269,35 +269,73 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// lockFile opens and locks a file, waiting at most as long as said.
-func lockFile(ctx context.Context, path string, how int, wait time.Duration) (*os.File, error) {
+const (
+	// lockWait is how long one waits for a lock whose holder shows no life.
+	lockWait = 20 * time.Second
+	// lifeSign is how often the holder of a lock shows life, by the lock
+	// file's mtime: a stopped process must not hold others up.
+	lifeSign = 5 * time.Second
+)
+
+// lockFile opens and locks a file. ErrBusy if another one has it locked and
+// shows no life for lockWait.
+func lockFile(ctx context.Context, path string, how int) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	timeout := time.NewTimer(wait)
+	if err := waitLock(ctx, f, how); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func waitLock(ctx context.Context, f *os.File, how int) error {
+	var life time.Time
+	timeout := time.NewTimer(lockWait)
 	defer timeout.Stop()
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		if err := flock(f, how|unix.LOCK_NB); err == nil {
-			return f, nil
-		} else if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
+		err := flock(f, how|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if info, err := f.Stat(); err == nil && info.ModTime().After(life) {
+			life = info.ModTime()
+			timeout.Reset(lockWait)
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-timeout.C:
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, ErrBusy)
+			return fmt.Errorf("%s: %w", f.Name(), ErrBusy)
 		}
 	}
 }
 
-// lockWait is how long a writer waits for one in another process.
-const lockWait = 30 * time.Second
+// showLife changes the mtime of a lock file until the returned function is
+// called.
+func showLife(path string) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(lifeSign)
+		defer tick.Stop()
+		for {
+			now := time.Now()
+			_ = os.Chtimes(path, now, now) // without it others only wait less long
+			select {
+			case <-tick.C:
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
+}
 
 // write runs fn in a transaction that no other writer is in, and commits it if
 // fn succeeds.
@@ -308,11 +346,12 @@ func (c *Catalog) write(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	lock, err := lockFile(ctx, c.path+".write", unix.LOCK_EX, lockWait)
+	lock, err := lockFile(ctx, c.path+".write", unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	defer showLife(lock.Name())()
 	// Statements do not watch ctx: that costs a goroutine for each of them.
 	tx, err := c.w.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
@@ -354,9 +393,9 @@ type statements struct {
 
 	children, lookup, version, leader, versionAt *sql.Stmt
 	path, childID                                *sql.Stmt
-	setOf, sets, volumeOf, volumesOf, volumeInfo *sql.Stmt
+	setOf, sets, volumeOf, volumesOf             *sql.Stmt
 	base, page, piecePage, damage                *sql.Stmt
-	walk                                         *sql.Stmt
+	walk, allVolumes                             *sql.Stmt
 	history                                      *sql.Stmt
 }
 
@@ -387,6 +426,7 @@ func (s *statements) prepare(ctx context.Context, db *sql.DB) error {
 		{&s.sets, `SELECT ord, times, manifest, size, own, sigtar, sigsize, layout IS NOT NULL FROM sets ORDER BY ord`},
 		{&s.setOf, `SELECT times, manifest, size, own, sigtar, sigsize, layout FROM sets WHERE ord=?1`},
 		{&s.volumeOf, `SELECT file, size, layout FROM volumes WHERE id=?1`},
+		{&s.allVolumes, `SELECT id FROM volumes ORDER BY id`},
 		{&s.volumesOf, `SELECT id, file, size, sha1, first, last, layout IS NOT NULL FROM volumes
 			WHERE id BETWEEN ?1<<32 AND (?1<<32)|4294967295 ORDER BY id`},
 		{&s.base, `SELECT id, kind FROM versions WHERE id<?1 AND id>=(?1>>16)<<16 ORDER BY id DESC LIMIT 1`},

@@ -47,7 +47,8 @@ func (rp *replay) run(p *Pass) error {
 	}
 	var pt *part
 	var damage string
-	r := &reader{r: bufio.NewReaderSize(p.file, 64<<10), loose: true}
+	r := newReader(p.file)
+	r.loose = true
 	r.ext = func(tag byte, d *decoder) (err error) {
 		switch tag {
 		case tagVoid:

@@ -102,6 +102,23 @@ func (c *Catalog) Volumes(ctx context.Context, ord int) ([]VolumeRow, error) {
 	return vols, bad(rows.Err())
 }
 
+// EachVolume calls fn for every volume of all sets, in order.
+func (c *Catalog) EachVolume(ctx context.Context, fn func(ord, number int)) error {
+	rows, err := c.st.allVolumes.QueryContext(context.WithoutCancel(ctx))
+	if err != nil {
+		return bad(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return bad(err)
+		}
+		fn(int(id>>32), int(id&(1<<32-1)))
+	}
+	return bad(rows.Err())
+}
+
 // node runs a query for one node.
 func (c *Catalog) node(st *sql.Stmt, args ...any) (*Node, error) {
 	n := new(Node)

@@ -39,8 +39,12 @@ type reader struct {
 // io.ErrUnexpectedEOF; every other fault of it is an error as well, so that a
 // caller should undo what it did for the parts when ReadIndex fails.
 func ReadIndex(r io.Reader, h Handler) error {
-	return (&reader{r: bufio.NewReaderSize(r, 64<<10), h: h}).read()
+	ir := newReader(r)
+	ir.h = h
+	return ir.read()
 }
+
+func newReader(r io.Reader) *reader { return &reader{r: bufio.NewReaderSize(r, 64<<10)} }
 
 func (ir *reader) read() error {
 	err := ir.header()

@@ -12,6 +12,7 @@ import (
 	"dupfs/chain"
 	"dupfs/chain/index"
 	"dupfs/chain/manifest"
+	"dupfs/chain/volume"
 )
 
 // maxPasses is how many volumes are read to their end at a time.
@@ -209,7 +210,7 @@ func (l *line) pass(ctx context.Context, c *index.Catalog, ord int, v *index.Vol
 	p, err := index.ReadVolume(ctx, l.a.st, listed, v.SHA1, last, filepath.Dir(dir))
 	if err != nil {
 		var corrupt *chain.CorruptError
-		if errors.As(err, &corrupt) || errors.Is(err, fs.ErrNotExist) {
+		if errors.As(err, &corrupt) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, volume.ErrNotSeekable) {
 			l.a.note("set %s: %v", l.set(ord).Times(), err)
 			return l.lostError(ord, v.Number, err.Error())
 		}

@@ -26,6 +26,8 @@ type line struct {
 	gaps    []string       // of sets, by ordinal: volumes that the listing lacks
 	checked *index.Catalog // whose sets were compared with those of the line
 	merged  int            // sets of checked that are those of the line
+	listing int            // counts the listings
+	looked  bool           // the volumes of the merged sets were looked for in the listing
 	private bool           // the catalog is in the temporary directory
 	faults  map[int]string // of sets, by ordinal
 	lost    map[volumeKey]string
@@ -47,7 +49,8 @@ func (l *line) update(sets []*chain.Set) {
 		l.checked, l.merged = nil, 0
 	}
 	// What was damaged or missing may have come back.
-	l.faults, l.lost = nil, nil
+	l.faults, l.lost, l.looked = nil, nil, false
+	l.listing++
 }
 
 // sameSet compares two sets of one place, of different listings.
@@ -259,7 +262,7 @@ func (l *line) open(ctx context.Context) (*entry, error) {
 func (l *line) isMerged(c *index.Catalog, ord int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.checked == c && l.merged > ord
+	return l.checked == c && l.looked && l.merged > ord
 }
 
 // maxAhead is how many sets are opened before their turn comes.
@@ -315,15 +318,45 @@ func (l *line) check(ctx context.Context, c *index.Catalog) (int, error) {
 		return 0, err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, h := range have[:min(len(have), len(l.sets))] {
-		s := l.sets[i]
+	sets, looked, listing := l.sets, l.looked, l.listing
+	l.mu.Unlock()
+	for i, h := range have[:min(len(have), len(sets))] {
+		s := sets[i]
 		if h.Times != s.Times() || h.Manifest.File != s.Manifest.File || h.Manifest.Size != s.Manifest.Size {
 			return 0, fmt.Errorf("%w: it is of another archive", index.ErrBadCatalog)
 		}
 	}
-	l.checked, l.merged = c, len(have)
+	if !looked {
+		if err := l.look(ctx, c, sets); err != nil {
+			return 0, err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.listing == listing {
+		l.checked, l.merged, l.looked = c, len(have), true
+	}
 	return len(have), nil
+}
+
+// look notes which volumes of the merged sets the listing lacks.
+func (l *line) look(ctx context.Context, c *index.Catalog, sets []*chain.Set) error {
+	listed := -1
+	var there map[int]bool
+	return c.EachVolume(ctx, func(ord, number int) {
+		if ord >= len(sets) {
+			return
+		}
+		if ord != listed {
+			listed, there = ord, map[int]bool{}
+			for _, v := range sets[ord].Volumes {
+				there[v.Volume] = true
+			}
+		}
+		if !there[number] {
+			_ = l.missing(ord, number) // it is noted
+		}
+	})
 }
 
 // stored returns a volume as it is listed; false if it is missing.

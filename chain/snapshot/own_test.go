@@ -829,3 +829,57 @@ func TestNoPlaceForCatalogs(t *testing.T) {
 	w.must(os.Mkdir(w.dir, 0o500))
 	w.compare(w.open(w.b))
 }
+
+// A missing volume shows in the points before anything is read, also when it
+// is the last one and the catalog is there already.
+func TestDamageOfPoints(t *testing.T) {
+	w := newWorld(t, chain.Plain)
+	w.backup(true)
+	w.touch("z")
+	w.backup(false)
+	w.dir = t.TempDir()
+	a := w.open(w.b)
+	w.compare(a)
+	vols := w.names("duplicity-full.20231114T221320Z.vol")
+	last := fmt.Sprintf(".vol%d.", len(vols))
+	a = w.open(w.without(has(last)))
+	w.treeOf(a, 1)
+	points, err := a.Points(t.Context())
+	w.must(err)
+	for i, p := range points {
+		if !strings.Contains(p.Damage, fmt.Sprintf("volume %d of set", len(vols))) {
+			t.Errorf("point %d: %+v", i, p)
+		}
+	}
+}
+
+// A set that another one replaced is a point as well.
+func TestFork(t *testing.T) {
+	w := newWorld(t, chain.Plain)
+	w.backup(true)
+	full := w.without(has("\x00"))
+	w.patch("b.c", 9)
+	w.backup(false)
+	// The same again, as if the increment were not there.
+	fork := w.b
+	w.b = full
+	w.patch("b.c", 90)
+	w.backup(false)
+	for _, name := range w.names("duplicity-") {
+		w.put(fork, name, w.get(name))
+	}
+	for _, name := range w.names("index") {
+		w.put(fork, name, w.get(name))
+	}
+	w.b = fork
+	a := w.open(w.b)
+	w.compare(a)
+	if c := a.Collection(); len(c.Chains) != 1 || len(c.Lines) != 2 {
+		t.Errorf("%d chains, %d lines", len(c.Chains), len(c.Lines))
+	}
+	bs, err := a.Base(t.Context())
+	w.must(err)
+	if sets := bs.Chain().Sets; len(sets) != 2 || !sets[1].End.Equal(w.now.Add(-time.Hour)) {
+		t.Errorf("base: %s", sets[len(sets)-1].Times())
+	}
+}
