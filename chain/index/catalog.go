@@ -391,12 +391,12 @@ func bad(err error) error {
 type statements struct {
 	all []*sql.Stmt
 
-	children, lookup, version, leader, versionAt *sql.Stmt
-	path, childID                                *sql.Stmt
-	setOf, sets, volumeOf, volumesOf             *sql.Stmt
-	base, page, piecePage, damage                *sql.Stmt
-	walk, allVolumes                             *sql.Stmt
-	history                                      *sql.Stmt
+	children, lookup, version, versionAt *sql.Stmt
+	path, childID                        *sql.Stmt
+	setOf, sets, volumeOf, volumesOf     *sql.Stmt
+	base, page, piecePage, damage        *sql.Stmt
+	walk, allVolumes                     *sql.Stmt
+	history                              *sql.Stmt
 }
 
 // nodeColumns are what scanNode reads, for a version v at the point ?1.

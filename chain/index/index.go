@@ -19,7 +19,8 @@ import (
 type Record struct {
 	chain.Entry
 	// Change tells whether the set holds the entry whole, as a delta against
-	// its previous version, or says that it vanished.
+	// its previous version, or says that it vanished. In a catalog it is 0
+	// for a File of which only a sigtar told.
 	Change difftar.Kind
 	// SigOff and SigLen give the body of the file's signature in the sigtar's
 	// plaintext. SigLen is -1 where there is none.

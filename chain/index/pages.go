@@ -184,10 +184,3 @@ func (e *content) insert(runs []Run) bool {
 	e.pages[i] = runs
 	return true
 }
-
-// drop forgets a version.
-func (c *pageCache) drop(version int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.lru.Remove(version)
-}

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"dupfs/chain"
-	"dupfs/chain/difftar"
 	"dupfs/chain/volume"
 )
 
@@ -279,6 +278,3 @@ func (r *reader) readEnd(d *decoder) error {
 	r.ended = true
 	return nil
 }
-
-// unknown is the Change of a file of which only a sigtar told.
-const unknown difftar.Kind = 0

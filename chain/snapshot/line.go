@@ -211,6 +211,10 @@ func (l *line) discard(ctx context.Context, e *entry) error {
 func (l *line) ready(ctx context.Context, ord int) (*entry, error) {
 	if e := l.a.catalogs.use(l); e != nil {
 		if l.isMerged(e.cat, ord) {
+			if err := l.look(ctx, e.cat); err != nil {
+				l.a.catalogs.release(e)
+				return nil, err
+			}
 			return e, nil
 		}
 		l.a.catalogs.release(e)
@@ -262,7 +266,7 @@ func (l *line) open(ctx context.Context) (*entry, error) {
 func (l *line) isMerged(c *index.Catalog, ord int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.checked == c && l.looked && l.merged > ord
+	return l.checked == c && l.merged > ord
 }
 
 // maxAhead is how many sets are opened before their turn comes.
@@ -318,7 +322,7 @@ func (l *line) check(ctx context.Context, c *index.Catalog) (int, error) {
 		return 0, err
 	}
 	l.mu.Lock()
-	sets, looked, listing := l.sets, l.looked, l.listing
+	sets, listing := l.sets, l.listing
 	l.mu.Unlock()
 	for i, h := range have[:min(len(have), len(sets))] {
 		s := sets[i]
@@ -326,21 +330,26 @@ func (l *line) check(ctx context.Context, c *index.Catalog) (int, error) {
 			return 0, fmt.Errorf("%w: it is of another archive", index.ErrBadCatalog)
 		}
 	}
-	if !looked {
-		if err := l.look(ctx, c, sets); err != nil {
-			return 0, err
-		}
+	if err := l.look(ctx, c); err != nil {
+		return 0, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.listing == listing {
-		l.checked, l.merged, l.looked = c, len(have), true
+		l.checked, l.merged = c, len(have)
 	}
 	return len(have), nil
 }
 
-// look notes which volumes of the merged sets the listing lacks.
-func (l *line) look(ctx context.Context, c *index.Catalog, sets []*chain.Set) error {
+// look notes which volumes of the merged sets a new listing lacks.
+func (l *line) look(ctx context.Context, c *index.Catalog) error {
+	l.mu.Lock()
+	sets, looked := l.sets, l.looked
+	l.looked = true
+	l.mu.Unlock()
+	if looked {
+		return nil
+	}
 	listed := -1
 	var there map[int]bool
 	return c.EachVolume(ctx, func(ord, number int) {
