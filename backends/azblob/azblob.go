@@ -18,7 +18,6 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
@@ -76,7 +75,7 @@ type Backend struct {
 // empty, and is created by the first Put. Nothing is asked of the store yet.
 func Open(ctx context.Context, name string, o Options) (backends.Backend, error) {
 	if !validContainer(name) {
-		return nil, errors.New("Invalid Azure Storage Blob container name" + ".") // as duplicity words it
+		return nil, badContainer(name)
 	}
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
@@ -101,6 +100,12 @@ func Open(ctx context.Context, name string, o Options) (backends.Backend, error)
 	b.container, err = connect(c, name, b.client)
 	return b, err
 }
+
+// badContainer is the refusal of a container's name, worded as duplicity does
+// it: front ends look for that.
+type badContainer string
+
+func (b badContainer) Error() string { return "Invalid Azure Storage Blob container name." }
 
 // validContainer: 3 to 63 lower-case letters, digits and single hyphens, none
 // of these at an end.
@@ -282,7 +287,7 @@ func (b *Backend) Open(ctx context.Context, name string, off, n int64) (io.ReadC
 		o.Range = blob.HTTPRange{Offset: off, Count: max(n, 0)} // Count 0: to the end
 	}
 	var resp *http.Response
-	_, err := b.container.NewBlobClient(name).DownloadStream(runtime.WithCaptureResponse(ctx, &resp), o)
+	_, err := b.container.NewBlobClient(name).DownloadStream(policy.WithCaptureResponse(ctx, &resp), o)
 	if bloberror.HasCode(err, bloberror.InvalidRange) {
 		return io.NopCloser(strings.NewReader("")), nil // it begins at the end or behind it
 	}
