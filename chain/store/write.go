@@ -3,10 +3,8 @@ package store
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 
@@ -26,7 +24,6 @@ type Writer struct {
 	name chain.Name
 	tmp  *os.File
 	buf  *bufio.Writer
-	sum  hash.Hash // SHA-256 of an index, which the manifest binds
 	size int64
 }
 
@@ -48,14 +45,9 @@ func (s *Store) Create(ctx context.Context, n chain.Name) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{s: s, name: n, tmp: tmp, buf: bufio.NewWriterSize(tmp, 256<<10)}
-	var out io.Writer = w.buf
-	if n.Kind == chain.IndexFile {
-		w.sum = sha256.New()
-		out = io.MultiWriter(w.buf, w.sum)
-	}
 	o := s.opts.Volume
 	o.NoTrailer = n.Kind == chain.ManifestFile
-	if w.Writer, err = volume.NewWriter(out, n.Layer, enc, o); err != nil {
+	if w.Writer, err = volume.NewWriter(w.buf, n.Layer, enc, o); err != nil {
 		tmp.Close()
 		return nil, fmt.Errorf("%s: %w", n.File, err)
 	}
@@ -92,14 +84,6 @@ func (w *Writer) Name() chain.Name { return w.name }
 
 // Size returns the size of the sealed file, in stored bytes.
 func (w *Writer) Size() int64 { return w.size }
-
-// SHA256 returns the hash of a sealed index as it is stored.
-func (w *Writer) SHA256() (sum [32]byte) {
-	if w.sum != nil {
-		w.sum.Sum(sum[:0])
-	}
-	return sum
-}
 
 // Seal ends the file; nothing can be written after it.
 func (w *Writer) Seal() (*volume.Layout, error) {

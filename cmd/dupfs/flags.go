@@ -53,6 +53,9 @@ func backendFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "s3-use-glacier-ir", Hidden: true},
 		&cli.BoolFlag{Name: "s3-use-deep-archive", Hidden: true},
 		&cli.StringFlag{Name: "ssh-options", Usage: "`OPTIONS` such as -oIdentityFile=FILE"},
+		&cli.StringFlag{Name: "ssl-cacert-file", Hidden: true, Usage: "`FILE` of certificates to trust"},
+		&cli.StringFlag{Name: "ssl-cacert-path", Hidden: true, Usage: "`DIR` of certificates to trust"},
+		&cli.BoolFlag{Name: "ssl-no-check-certificate", Hidden: true, Usage: "trust any server"},
 	}
 }
 

@@ -246,6 +246,12 @@ func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 		RetryDelay: seconds(c, "backend-retry-delay"),
 		VolumeTier: c.String("azure-blob-tier"), MetadataTier: c.String("azure-metadata-tier"),
 	}
+	o.SSHOptions = c.String("ssh-options")
+	o.SwiftPolicy, o.SwiftSegment = c.String("swift-storage-policy"), c.Int64("mp-segment-size")<<20
+	o.Azure.MaxSinglePut, o.Azure.MaxBlock = c.Int64("azure-max-single-put-size"), c.Int64("azure-max-block-size")
+	o.Azure.MaxConnections = c.Int("azure-max-connections")
+	o.CAFile, o.CAPath = c.String("ssl-cacert-file"), c.String("ssl-cacert-path")
+	o.Insecure = c.Bool("ssl-no-check-certificate")
 	o.S3.Endpoint, o.S3.Region = c.String("s3-endpoint-url"), c.String("s3-region-name")
 	o.S3.Unencrypted = c.Bool("s3-unencrypted-connection")
 	o.S3.StorageClass = storageClass(c)
