@@ -144,7 +144,7 @@ func permanent(err error) bool {
 		host    x509.HostnameError
 		invalid x509.CertificateInvalidError
 		status  *StatusError
-		proto   *http.ProtocolError
+		proto   *http.ProtocolError //lint:ignore SA1019 the transport still returns it
 	)
 	switch {
 	case errors.As(err, &verify), errors.As(err, &header), errors.As(err, &unknown), errors.As(err, &host), errors.As(err, &invalid):

@@ -6,8 +6,11 @@ import (
 	"crypto/des"
 	"fmt"
 
+	//lint:ignore SA1019 old archives are read with it
 	"golang.org/x/crypto/blowfish"
+	//lint:ignore SA1019 old archives are read with it
 	"golang.org/x/crypto/cast5"
+	//lint:ignore SA1019 old archives are read with it
 	"golang.org/x/crypto/twofish"
 )
 

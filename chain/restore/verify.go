@@ -313,8 +313,8 @@ func (v *verify) children(ctx context.Context, n *chain.Node, inTree bool, fd in
 		if len(names) > 0 && names[0] == k.Name {
 			d, names = v.look(fd, path, k.Name), names[1:]
 		}
-		if err := checkName(k.Name); err != nil {
-			err = v.send(ctx, &check{path: path.Join(k.Name), err: err})
+		if bad := checkName(k.Name); bad != nil {
+			err = v.send(ctx, &check{path: path.Join(k.Name), err: bad})
 		} else {
 			err = v.entry(ctx, &k, d, path.Join(k.Name), above)
 		}

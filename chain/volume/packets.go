@@ -193,12 +193,6 @@ func (p *packets) endPacket() error {
 	return p.verify.Signature(p.body)
 }
 
-// final reports whether what content comes is in the last piece, and how much
-// of it is left; -1 if that is not known.
-func (p *packets) final() (left int64, ok bool) {
-	return p.left, p.state == inContent && !p.more
-}
-
 // finish checks that the message may end here.
 func (p *packets) finish() error {
 	switch {

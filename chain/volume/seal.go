@@ -87,13 +87,12 @@ type pgpSealer struct {
 	opts    Options
 	session pgp.Session
 
-	cfb    *pgp.CFB
-	mdc    hash.Hash
-	head   int64  // offset of the encrypted packet's first length
-	piece  []byte // of the encrypted packet, being filled
-	pieces int64
-	plain  int64 // bytes encrypted
-	outer  framing
+	cfb   *pgp.CFB
+	mdc   hash.Hash
+	head  int64  // offset of the encrypted packet's first length
+	piece []byte // of the encrypted packet, being filled
+	plain int64  // bytes encrypted
+	outer framing
 }
 
 // The lengths of what stands before the deflate stream.
