@@ -5,7 +5,8 @@
 #   test   also stock duplicity, rdiff, gnupg, attr, acl, rsync, sshd, a C compiler for
 #          the race detector, node, rclone, and in .servers/ (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
-#          and the Python libraries with which duplicity speaks to Swift and Azure
+#          the network-fault proxy Toxiproxy, and the Python libraries with which
+#          duplicity speaks to Swift and Azure
 #
 # Only what is missing is fetched, with apt-get, npm and go; when nothing is, this
 # takes a moment and needs no network. Programs are installed as root or by sudo.
@@ -16,6 +17,7 @@ what=${1:-}
 servers=${DUPFS_SERVERS:-$top/.servers}
 azurite=3.35.0
 versitygw=v1.8.0
+toxiproxy=v2.5.0
 export PATH="$top/.build/go/bin:$PATH:/usr/sbin:/sbin" DEBIAN_FRONTEND=noninteractive
 
 say() { echo "setup: $*"; }
@@ -129,6 +131,17 @@ get_versitygw() {
 	(cd / && GOBIN="$servers/bin" GOFLAGS='' CGO_ENABLED=0 go install -ldflags '-s -w' "github.com/versity/versitygw/cmd/versitygw@$versitygw")
 }
 
+get_toxiproxy() {
+	[ ! -x "$servers/bin/toxiproxy-server" ] || return 0
+	say "building toxiproxy $toxiproxy to $servers/bin"
+	local tmp rc=0
+	tmp=$(mktemp -d) # its package is called server, and go install keeps that name
+	(cd / && GOBIN="$tmp" GOFLAGS='' CGO_ENABLED=0 go install -ldflags '-s -w' "github.com/Shopify/toxiproxy/v2/cmd/server@$toxiproxy") || rc=1
+	[ $rc != 0 ] || { mkdir -p "$servers/bin" && mv "$tmp/server" "$servers/bin/toxiproxy-server"; } || rc=1
+	rm -rf "$tmp"
+	return $rc
+}
+
 missing=()
 need() { # PROGRAM PACKAGE...: notes the packages when the program is not there
 	have "$1" || missing+=("${@:2}")
@@ -160,14 +173,14 @@ test)
 	[ -e /usr/share/zoneinfo/UTC ] || missing+=(tzdata)
 	install ${missing[@]+"${missing[@]}"}
 	go_fits || get_go
-	get_versitygw &
-	s3=$!
+	{ get_versitygw && get_toxiproxy; } &
+	built=$!
 	unpack "$servers/root" python3-swift memcached python3-keystone python3-keystonemiddleware \
 		python3-swiftclient python3-keystoneclient python3-boto3 python3-paramiko \
 		python3-isodate python3-typing-extensions python3-requests
 	[ -e "$servers/azure-python/.complete" ] || { apt_update; scripts/servers/azure-python.sh "$servers/azure-python"; }
 	get_azurite
-	wait "$s3" || die "versitygw could not be built"
+	wait "$built" || die "versitygw or toxiproxy could not be built"
 	;;
 *) die "usage: $0 demo|test" ;;
 esac
