@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ type Keys struct {
 	// Decrypter opens session keys of public-key encryption that no key file
 	// opens. nil: none.
 	Decrypter Decrypter
+	// Cache remembers what public-key encryption was opened with, beyond this
+	// process. nil: nothing does.
+	Cache SessionCache
 	// AcceptUnauthenticated lets messages without any protection of their
 	// integrity be read (packet tag 9, written by GnuPG 1 for old keys).
 	AcceptUnauthenticated bool
@@ -41,8 +45,12 @@ type Keys struct {
 	entities openpgp.EntityList
 	unlocked bool // the passphrases were tried on the secret keys
 
+	knownMu sync.Mutex
+	known   map[[sha256.Size]byte]Session // by the hash of the packet
+
 	derivedMu sync.Mutex
 	derived   map[derivation]*derivedKey
+	own       map[string]string // by passphrase: the derivation of our kind used last
 }
 
 // derivation names a key derived from a passphrase.
@@ -276,7 +284,7 @@ func readHead(r *bufio.Reader) (*Message, []esk, error) {
 // in most cases.
 func (k *Keys) find(ctx context.Context, esks []esk, p probe) (Session, error) {
 	var ids []string
-	var skipped error
+	var skipped, refused error
 	var symmetric []*skesk
 	for _, e := range esks {
 		if err := ctx.Err(); err != nil {
@@ -298,6 +306,9 @@ func (k *Keys) find(ctx context.Context, esks []esk, p probe) (Session, error) {
 		}
 		ids = append(ids, fmt.Sprintf("%016X", r.KeyID))
 		s, ok, err := k.openPKESK(ctx, r, key, p)
+		if errors.Is(err, chain.ErrNoKey) {
+			refused, err = err, nil // another one may fit
+		}
 		if ok || err != nil {
 			return s, err
 		}
@@ -310,6 +321,8 @@ func (k *Keys) find(ctx context.Context, esks []esk, p probe) (Session, error) {
 		return Session{}, fmt.Errorf("wrong passphrase: %w", chain.ErrNoKey)
 	}
 	switch {
+	case refused != nil:
+		return Session{}, fmt.Errorf("encrypted to key %s: %w", strings.Join(ids, ", "), refused)
 	case len(ids) > 0:
 		return Session{}, fmt.Errorf("%w (encrypted to key %s)", chain.ErrNoKey, strings.Join(ids, ", "))
 	case skipped != nil:
@@ -320,6 +333,9 @@ func (k *Keys) find(ctx context.Context, esks []esk, p probe) (Session, error) {
 
 // openPKESK tries the secret keys at hand, then the Decrypter.
 func (k *Keys) openPKESK(ctx context.Context, r Recipient, key *packet.EncryptedKey, p probe) (Session, bool, error) {
+	if s, ok := k.cached(r.Body); ok && p.fits(s) {
+		return s, true, nil
+	}
 	if key != nil {
 		secrets, err := k.secrets(ctx, r.KeyID)
 		if err != nil {
@@ -338,10 +354,10 @@ func (k *Keys) openPKESK(ctx context.Context, r Recipient, key *packet.Encrypted
 		return Session{}, false, nil
 	}
 	s, err := k.Decrypter.SessionKey(ctx, r)
-	if errors.Is(err, chain.ErrNoKey) {
-		return s, false, nil
+	if err != nil || !p.fits(s) {
+		return s, false, err
 	}
-	return s, err == nil && p.fits(s), err
+	return s, true, k.keep(r.Body, s)
 }
 
 // openSKESK tries the passphrases on the session keys.
@@ -359,6 +375,9 @@ func (k *Keys) openSKESK(ctx context.Context, esks []*skesk, p probe) (Session, 
 				return Session{}, false, err
 			}
 			if s, ok := e.open(k.derive(e, passphrase)); ok && p.fits(s) {
+				if e.isOwn() {
+					k.remember(passphrase, e.spec)
+				}
 				return s, true, nil
 			}
 		}
