@@ -24,8 +24,10 @@ func newApp(e *environ) *cli.App {
 		Version:                version,
 		HideHelpCommand:        true,
 		UseShortOptionHandling: false,
-		Writer:                 e.stdout,
-		ErrWriter:              e.stderr,
+		// A name of a key or a file may have a comma in it.
+		DisableSliceFlagSeparator: true,
+		Writer:                    e.stdout,
+		ErrWriter:                 e.stderr,
 		Commands: []*cli.Command{
 			backupCommand(e, "backup", "back up SOURCE: an increment, or a full set if there is nothing to build on"),
 			backupCommand(e, "full", "back up SOURCE into a new chain"),
@@ -53,9 +55,10 @@ func newApp(e *environ) *cli.App {
 		// Errors are reported once, by run.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return &usageError{text: err.Error()}
+			return &usageError{text: strings.Replace(err.Error(), "flag provided but not defined: -", "this command has no option --", 1)}
 		},
 	}
+	shareFlags(app)
 	for _, c := range app.Commands {
 		c.OnUsageError = app.OnUsageError
 		c.HideHelpCommand = true

@@ -140,6 +140,9 @@ func (g *grammar) long(name string) (option, error) {
 		}
 	}
 	slices.Sort(found)
+	if hint, ok := refusedOptions()[name]; ok {
+		return option{}, &usageError{text: "option --" + name + " is not supported", hint: hint}
+	}
 	switch {
 	case name == "" || len(found) == 0:
 		return option{}, usagef("no such option: --%s", name)

@@ -31,12 +31,12 @@ dupfs backup --exclude '**/.cache' ~ file:///mnt/disk/home
 dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 		Flags: slices.Concat(archiveFlags(), selectionFlags(rules), []cli.Flag{
 			&cli.Int64Flag{Name: "volsize", Value: 200, Usage: "size of volumes in `MiB`"},
+			&cli.IntFlag{Name: "full-if-n-inc", Hidden: true, Usage: "make it a full backup if the last one has `N` increments"},
 			&cli.StringFlag{Name: "full-if-older-than", Usage: "make it a full backup if the last one is older than `TIME`"},
 			&cli.BoolFlag{Name: "allow-source-mismatch", Usage: "go on though the chain is of another host or directory"},
 			&cli.BoolFlag{Name: "no-print-statistics", Usage: "leave the statistics out"},
 			&cli.BoolFlag{Name: "no-files-changed", Usage: "leave the list of changed files out of the manifest"},
 			&cli.IntFlag{Name: "max-blocksize", Hidden: true, Usage: "longest block of a signature, in `BYTES`"},
-			&cli.BoolFlag{Name: "asynchronous-upload", Hidden: true, Usage: "volumes are always uploaded while the next is built"},
 			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "volumes uploaded at a time"},
 			dryRunFlag(), currentTimeFlag(),
 		}),
@@ -47,16 +47,16 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 // selectionFlags all add to one list, because their order among each other
 // matters.
 func selectionFlags(rules *ruleList) []cli.Flag {
-	list := func(name, usage string, kind selection.Kind, include bool) cli.Flag {
-		return &cli.GenericFlag{Name: name, Usage: usage, Value: &ruleFlag{list: rules, kind: kind, include: include}}
+	list := func(name, usage string, kind selection.Kind, include bool, aliases ...string) cli.Flag {
+		return &cli.GenericFlag{Name: name, Aliases: aliases, Usage: usage, Value: &ruleFlag{list: rules, kind: kind, include: include}}
 	}
 	return []cli.Flag{
 		list("include", "`PATTERN` of what is backed up", selection.Glob, true),
 		list("exclude", "`PATTERN` of what is not; the first that matches decides", selection.Glob, false),
 		list("include-regexp", "regular `EXPRESSION`", selection.Regexp, true),
 		list("exclude-regexp", "regular `EXPRESSION`", selection.Regexp, false),
-		list("include-filelist", "`FILE` of patterns", selection.Filelist, true),
-		list("exclude-filelist", "`FILE` of patterns", selection.Filelist, false),
+		list("include-filelist", "`FILE` of patterns", selection.Filelist, true, "include-globbing-filelist"),
+		list("exclude-filelist", "`FILE` of patterns", selection.Filelist, false, "exclude-globbing-filelist"),
 		list("exclude-if-present", "leave directories out that have an entry called `NAME`", selection.IfPresent, false),
 		list("exclude-older-than", "leave files out that were changed before `TIME`", selection.OlderThan, false),
 		&cli.BoolFlag{Name: "exclude-device-files", Usage: "leave devices out"},
@@ -258,8 +258,14 @@ func (a *archive) oneSecret(ctx context.Context, c *cli.Context) error {
 // maxManifest bounds the manifests that are read whole, in bytes.
 const maxManifest = 256 << 20
 
-// tooOld reports whether --full-if-older-than asks for a full backup.
+// tooOld reports whether --full-if-older-than, or --full-if-n-inc, asks for a
+// full backup.
 func (a *archive) tooOld(c *cli.Context) (bool, error) {
+	if n := c.Int("full-if-n-inc"); n > 0 {
+		if chains := a.chains(); len(chains[len(chains)-1].Sets) > n {
+			return true, nil
+		}
+	}
 	expr := c.String("full-if-older-than")
 	if expr == "" {
 		return false, nil

@@ -17,7 +17,8 @@ func archiveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of the archive's cache (default: the MD5 of the URL)"},
 		&cli.BoolFlag{Name: "no-encryption", Usage: "write without encryption, and ask for no passphrase"},
 		&cli.BoolFlag{Name: "no-compression", Usage: "with --no-encryption: write plain tar files"},
-		&cli.StringFlag{Name: "passphrase-file", Usage: "read the passphrase from the first line of `FILE`"},
+		&cli.StringSliceFlag{Name: "passphrase-file", Usage: "read the passphrase from the first line of `FILE`; several open a chain that was written with several"},
+		&cli.StringFlag{Name: "password-command", Usage: "take the passphrase from the first line that `COMMAND` prints"},
 		&cli.StringFlag{Name: "tempdir", Usage: "`DIR` for volumes on their way (default: $TMPDIR or /tmp)"},
 		&cli.StringFlag{Name: "cache-size", Value: "1G", Usage: "most `BYTES` of volumes kept on disk for remote archives (K, M, G; 0: none)"},
 		&cli.StringFlag{Name: "memory", Value: "64M", Usage: "most `BYTES` of decoded volumes kept in memory"},
@@ -26,7 +27,7 @@ func archiveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "file-prefix-archive", Usage: "`PREFIX` of volumes, after --file-prefix"},
 		&cli.StringFlag{Name: "file-prefix-manifest", Usage: "`PREFIX` of manifests"},
 		&cli.StringFlag{Name: "file-prefix-signature", Usage: "`PREFIX` of signatures"},
-	}, backendFlags())
+	}, openpgpFlags(), backendFlags())
 }
 
 func backendFlags() []cli.Flag {
@@ -46,6 +47,12 @@ func backendFlags() []cli.Flag {
 		&cli.StringFlag{Name: "s3-endpoint-url", Usage: "`URL` of an S3 service that is not Amazon's"},
 		&cli.StringFlag{Name: "s3-region-name", Usage: "`REGION`"},
 		&cli.BoolFlag{Name: "s3-unencrypted-connection", Usage: "http instead of https"},
+		&cli.Int64Flag{Name: "s3-multipart-chunk-size", Hidden: true, Usage: "`MB` of the parts of an upload"},
+		&cli.IntFlag{Name: "s3-multipart-max-procs", Hidden: true, Usage: "`N` parts at a time"},
+		&cli.BoolFlag{Name: "s3-use-server-side-encryption", Hidden: true},
+		&cli.BoolFlag{Name: "s3-use-server-side-kms-encryption", Hidden: true},
+		&cli.StringFlag{Name: "s3-kms-key-id", Hidden: true},
+		&cli.StringFlag{Name: "s3-kms-grant", Hidden: true},
 		&cli.BoolFlag{Name: "s3-use-rrs", Hidden: true},
 		&cli.BoolFlag{Name: "s3-use-ia", Hidden: true},
 		&cli.BoolFlag{Name: "s3-use-onezone-ia", Hidden: true},
@@ -53,6 +60,7 @@ func backendFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "s3-use-glacier-ir", Hidden: true},
 		&cli.BoolFlag{Name: "s3-use-deep-archive", Hidden: true},
 		&cli.StringFlag{Name: "ssh-options", Usage: "`OPTIONS` such as -oIdentityFile=FILE"},
+		&cli.StringFlag{Name: "webdav-headers", Hidden: true, Usage: "`NAME,VALUE,...` sent with each request"},
 		&cli.StringFlag{Name: "ssl-cacert-file", Hidden: true, Usage: "`FILE` of certificates to trust"},
 		&cli.StringFlag{Name: "ssl-cacert-path", Hidden: true, Usage: "`DIR` of certificates to trust"},
 		&cli.BoolFlag{Name: "ssl-no-check-certificate", Hidden: true, Usage: "trust any server"},

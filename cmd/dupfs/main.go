@@ -32,12 +32,18 @@ type environ struct {
 	now            func() time.Time
 	terminal       bool // progress may be shown on stderr
 
+	level int // of --verbosity
+
 	outMu sync.Mutex               // of what follows, and of lines on stderr
 	bar   *progressbar.ProgressBar // shown now; nil: none
 
 	secretMu    sync.Mutex
 	secretText  string // the passphrase, once it is known
 	secretKnown bool
+
+	commandMu   sync.Mutex
+	commandText string // what --password-command printed
+	commandRan  bool
 }
 
 // getenv returns a variable, "" if it is not set.

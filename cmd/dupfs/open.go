@@ -243,6 +243,7 @@ func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 		Password:   func(_ context.Context, prompt string) (string, error) { return e.ask(prompt) },
 		Timeout:    seconds(c, "timeout"),
 		Tries:      c.Int("num-retries"),
+		Notify:     e.retried,
 		RetryDelay: seconds(c, "backend-retry-delay"),
 		VolumeTier: c.String("azure-blob-tier"), MetadataTier: c.String("azure-metadata-tier"),
 	}
@@ -255,7 +256,18 @@ func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 	o.S3.Endpoint, o.S3.Region = c.String("s3-endpoint-url"), c.String("s3-region-name")
 	o.S3.Unencrypted = c.Bool("s3-unencrypted-connection")
 	o.S3.StorageClass = storageClass(c)
+	o.S3.PartSize, o.S3.Parts = c.Int64("s3-multipart-chunk-size")<<20, c.Int("s3-multipart-max-procs")
+	o.S3.Encryption = c.Bool("s3-use-server-side-encryption") || c.Bool("s3-use-server-side-kms-encryption")
+	if c.Bool("s3-use-server-side-kms-encryption") {
+		o.S3.KMSKey = c.String("s3-kms-key-id")
+	}
 	var err error
+	if e.level, err = parseVerbosity(c.String("verbosity")); err != nil {
+		return o, err
+	}
+	if o.WebDAVHeader, err = webdavHeaders(c.String("webdav-headers")); err != nil {
+		return o, err
+	}
 	if o.Upload, err = byteCount(c, "limit-upload"); err != nil {
 		return o, err
 	}

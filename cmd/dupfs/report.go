@@ -16,9 +16,10 @@ func (e *environ) warn(format string, args ...any) {
 	fmt.Fprintln(e.stderr, "warning: "+printable(fmt.Sprintf(format, args...)))
 }
 
-// note tells of something that was helped, where somebody is looking.
+// note tells of something that was helped, where somebody is looking or
+// --verbosity info asks for it.
 func (e *environ) note(text string) {
-	if !e.terminal {
+	if e.level < levelInfo && (!e.terminal || e.level < levelNotice) {
 		return
 	}
 	e.outMu.Lock()
