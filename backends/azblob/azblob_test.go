@@ -105,7 +105,7 @@ func TestContract(t *testing.T) {
 				b.page = to.Ptr[int32](40)
 				return b
 			}, backendtest.Options{
-				Objects:   120,
+				Objects:   90,
 				SkipNames: []string{`back\slash`}, // it is a slash in the URLs of blobs
 			})
 		})

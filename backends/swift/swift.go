@@ -113,10 +113,24 @@ func newClient(o Options, trusted *tls.Config) (*http.Client, error) {
 	t = t.Clone()
 	t.ExpectContinueTimeout = expectTimeout
 	if trusted != nil {
-		t.TLSClientConfig = trusted
+		t.TLSClientConfig = join(t.TLSClientConfig, trusted)
 	}
 	own.Transport = t
 	return &own, nil
+}
+
+// join returns the configuration of the client with what the login adds to it.
+func join(c, trusted *tls.Config) *tls.Config {
+	if c == nil {
+		return trusted
+	}
+	c = c.Clone()
+	c.InsecureSkipVerify = c.InsecureSkipVerify || trusted.InsecureSkipVerify
+	c.Certificates = append(c.Certificates, trusted.Certificates...)
+	if trusted.RootCAs != nil {
+		c.RootCAs = trusted.RootCAs
+	}
+	return c
 }
 
 // expectTimeout is how long an upload waits for the server's word that it may
