@@ -170,3 +170,43 @@ func MatchesID(key *packet.PublicKey, id string) bool {
 	id = hexID(id)
 	return len(id) >= 8 && strings.HasSuffix(fmt.Sprintf("%X", key.Fingerprint), id)
 }
+
+// EncryptionKeyOf is EncryptionKey for a file of several keys: only those are
+// looked at that an id names, by hexadecimal digits or as part of a user id.
+func EncryptionKeyOf(file []byte, id string, now time.Time) (*packet.PublicKey, error) {
+	list, err := readKeyFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	id, exact := strings.CutSuffix(id, "!")
+	found := fmt.Errorf("%w: key %s is not in the file", ErrNoPublicKey, id)
+	for _, e := range list {
+		if !named(e, id) {
+			continue
+		}
+		key, ok := encryptionKey(e, id, exact, now)
+		if ok {
+			return key, nil
+		}
+		found = fmt.Errorf("key %s: %w", id, errNoEncrypt)
+	}
+	return nil, found
+}
+
+// named reports whether an id names an entity.
+func named(e *openpgp.Entity, id string) bool {
+	if IsHexID(id) {
+		for _, k := range keysOf(e) {
+			if MatchesID(k, id) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, i := range e.Identities {
+		if strings.Contains(strings.ToLower(i.Name), strings.ToLower(id)) {
+			return true
+		}
+	}
+	return false
+}

@@ -23,12 +23,14 @@ const (
 	exitUsage       = 2  // command line
 	exitHost        = 3  // the backup is of another host
 	exitInterrupted = 4  // by a signal
+	exitSignKey     = 10 // the id of the signing key has not the right form
 	exitTarget      = 11 // the target of a restore exists
 	exitNoSource    = 13 // the source of a backup is missing
 	exitNoSigs      = 17 // an incremental backup with nothing to build on
 	exitNoPath      = 19 // the path is not in the archive
 	exitNoPoint     = 20 // nothing to restore at that time
 	exitDamaged     = 21 // something in the archive is damaged or missing
+	exitUnsigned    = 22 // not signed by the key that was demanded
 	exitUser        = 23 // locked, unknown scheme, backend cannot be set up
 	exitException   = 30 // no backups found; nobody to type a passphrase
 	exitGPG         = 31 // wrong passphrase or key
@@ -73,7 +75,7 @@ func classes() []class {
 		{errNoBackups, exitException, "check the URL (and --file-prefix); `dupfs SOURCE URL` makes the first backup"},
 		{errPassphraseEOF, exitException, "export PASSPHRASE, or give --passphrase-file FILE"},
 		{chain.ErrNoPassphrase, exitException, "export PASSPHRASE, or give --passphrase-file FILE"},
-		{chain.ErrNoKey, exitGPG, "is PASSPHRASE the one this archive was made with?"},
+		{chain.ErrNoKey, exitGPG, "is PASSPHRASE the one this archive was made with, and the secret key here?"},
 		{snapshot.ErrBefore, exitNoPoint, "`dupfs status URL` lists the times there are backups of"},
 		{all.ErrScheme, exitUser, "known are file, swift, azure, s3, sftp, scp, webdav(s), http(s) and rclone"},
 		{restore.ErrExists, exitTarget, "name another directory, or give --force to write into this one"},

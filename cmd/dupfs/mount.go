@@ -71,6 +71,9 @@ func runMount(ctx context.Context, e *environ, c *cli.Context) error {
 	if err := a.keyInHand(ctx, c); err != nil {
 		return err
 	}
+	if _, err := a.warnArchived(ctx, c, "", true); err != nil {
+		return err
+	}
 	log, err := e.mountLog(c, a)
 	if err != nil {
 		return err
@@ -255,8 +258,8 @@ func mountBehind(ctx context.Context, e *environ, c *cli.Context) error {
 // askBefore asks for the passphrase while there is a terminal, if the archive
 // is encrypted and it was not given.
 func (e *environ) askBefore(ctx context.Context, c *cli.Context, url string) error {
-	if _, ok := e.lookup("PASSPHRASE"); ok || c.String("passphrase-file") != "" {
-		return nil
+	if given, err := e.passphrases(c); err != nil || len(given) > 0 {
+		return err
 	}
 	a, err := e.open(ctx, c, url)
 	if err != nil {

@@ -29,6 +29,7 @@ type archive struct {
 	url      string // as typed
 	shown    string // without passwords
 	dir      string // of its cache
+	openpgp  *openpgp
 	store    *store.Store
 	snapshot *snapshot.Archive // nil until points is called
 	env      *environ
@@ -53,9 +54,16 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 	if a.dir, err = e.cacheDir(c, url); err != nil {
 		return nil, err
 	}
+	if a.openpgp, err = e.openpgpOf(c); err != nil {
+		return nil, err
+	}
+	keys, err := a.openpgp.keys(ctx, c, a.dir)
+	if err != nil {
+		return nil, err
+	}
 	o := store.Options{
-		Keys:      e.keys(c),
-		Encrypter: func() (*pgp.Encrypter, error) { return e.encrypter(c) },
+		Keys:      keys,
+		Encrypter: func() (*pgp.Encrypter, error) { return a.openpgp.encrypter(ctx, c, keys) },
 		Layer:     layer(c),
 		Prefixes: chain.Prefixes{
 			All: c.String("file-prefix"), Archive: c.String("file-prefix-archive"),
@@ -199,35 +207,12 @@ func layer(c *cli.Context) chain.Layer {
 	return chain.Gzip
 }
 
-// keys returns what the archive is read with. A passphrase that is not in the
-// environment is asked for only once something encrypted is met.
-func (e *environ) keys(c *cli.Context) *pgp.Keys {
-	if p, ok := e.lookup("PASSPHRASE"); ok {
-		return pgp.NewKeys(p)
-	}
-	k := pgp.NewKeys()
-	k.Ask = func(context.Context) (string, error) { return e.secret(c, false) }
-	return k
-}
-
-// encrypter returns what new files are encrypted with.
-func (e *environ) encrypter(c *cli.Context) (*pgp.Encrypter, error) {
-	p, err := e.secret(c, true)
-	if err != nil {
-		return nil, err
-	}
-	if p == "" {
-		return nil, fail(exitUser, errors.New("the passphrase is empty"), "export a PASSPHRASE, or give --no-encryption")
-	}
-	return pgp.NewEncrypter(p)
-}
-
 // secret returns the passphrase, asking at most once in a run.
 func (e *environ) secret(c *cli.Context, twice bool) (string, error) {
 	e.secretMu.Lock()
 	defer e.secretMu.Unlock()
 	if !e.secretKnown {
-		p, err := e.passphrase(c.String("passphrase-file"), twice)
+		p, err := e.passphrase(c, twice)
 		if err != nil {
 			return "", err
 		}

@@ -16,6 +16,14 @@ func (e *environ) warn(format string, args ...any) {
 	fmt.Fprintln(e.stderr, "warning: "+printable(fmt.Sprintf(format, args...)))
 }
 
+// hint tells how to go on after a warning.
+func (e *environ) hint(text string) {
+	e.outMu.Lock()
+	defer e.outMu.Unlock()
+	e.clearBar()
+	fmt.Fprintln(e.stderr, "hint: "+printable(text))
+}
+
 // note tells of something that was helped, where somebody is looking or
 // --verbosity info asks for it.
 func (e *environ) note(text string) {

@@ -47,6 +47,10 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
 		return notInArchive(err, p, point)
 	}
+	cold, err := a.warnArchived(ctx, c, p, false)
+	if err != nil {
+		return err
+	}
 	counts := &restore.Progress{}
 	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load()} })
 	report, err := restore.Run(ctx, a.snapshot, tree, p, args[1], restore.Options{
@@ -60,6 +64,8 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	switch {
 	case err != nil:
 		return err
+	case report.Failed > 0 && cold > 0:
+		return fail(exitBackend, fmt.Errorf("%s not restored, the rest is in %s", pluralWas(report.Failed), args[1]), a.rehydrateHint(c, p))
 	case report.Failed > 0:
 		return fail(exitDamaged, fmt.Errorf("%s not restored, the rest is in %s", pluralWas(report.Failed), args[1]),
 			"the warnings above name it; an older or newer --time may have it intact")
@@ -112,6 +118,9 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
 		return notInArchive(err, p, point)
+	}
+	if _, err := a.warnArchived(ctx, c, p, false); err != nil {
+		return err
 	}
 	counts := &restore.Progress{}
 	stop := e.follow("verify", func() progress { return progress{done: counts.Bytes.Load()} })

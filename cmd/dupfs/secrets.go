@@ -2,28 +2,81 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 
+	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"dupfs/chain"
 )
 
 // errPassphraseEOF is what duplicity calls EOFError: somebody must type a
 // passphrase and nobody is there.
 var errPassphraseEOF = errors.New("a passphrase is needed, but PASSPHRASE is not set and there is nobody to ask")
 
-// passphrase returns what the archive is encrypted with: PASSPHRASE, where
-// set but empty counts as set, the first line of --passphrase-file, or what
-// is typed. For a new archive it is typed twice.
-func (e *environ) passphrase(file string, twice bool) (string, error) {
+// passphrases returns those that are given without anybody being asked: what a
+// chain is written with first, then others that open older sets. PASSPHRASE
+// counts as given where it is set but empty. Then come the first lines of
+// --passphrase-file and of what --password-command prints.
+func (e *environ) passphrases(c *cli.Context) ([]string, error) {
+	var all []string
 	if p, ok := e.lookup("PASSPHRASE"); ok {
-		return p, nil
+		all = append(all, p)
 	}
-	if file != "" {
-		return passphraseFile(file)
+	for _, file := range c.StringSlice("passphrase-file") {
+		p, err := passphraseFile(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	if command := c.String("password-command"); command != "" {
+		p, err := e.passwordCommand(c.Context, command)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// passwordCommand runs a command in the shell, once in a run, and returns the
+// first line that it prints.
+func (e *environ) passwordCommand(ctx context.Context, command string) (string, error) {
+	e.commandMu.Lock()
+	defer e.commandMu.Unlock()
+	if e.commandRan {
+		return e.commandText, nil
+	}
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd.Stderr = e.stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fail(exitException, fmt.Errorf("--password-command: %w", err), "it must print the passphrase on one line")
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	e.commandText, e.commandRan = strings.TrimRight(line, "\r"), true
+	return e.commandText, nil
+}
+
+// passphrase returns what the archive is encrypted with: the first that is
+// given, or what is typed. For a new archive it is typed twice.
+func (e *environ) passphrase(c *cli.Context, twice bool) (string, error) {
+	given, err := e.passphrases(c)
+	if err != nil {
+		return "", err
+	}
+	if len(given) > 0 {
+		return given[0], nil
+	}
+	if c.Bool("use-agent") {
+		return "", chain.ErrNoPassphrase
 	}
 	first, err := e.ask("GnuPG passphrase for decryption: ")
 	if err != nil || !twice {

@@ -74,15 +74,6 @@ func rehydrateCommand(e *environ) *cli.Command {
 	}
 }
 
-// isArchived reports whether files of a tier must be rehydrated.
-func isArchived(tier string) bool {
-	switch strings.ToLower(tier) {
-	case "archive", "glacier", "deep_archive":
-		return true
-	}
-	return false
-}
-
 func runRehydrate(ctx context.Context, e *environ, c *cli.Context) error {
 	args, err := positionals(c, 1, 2, "URL [PATH]")
 	if err != nil {
@@ -109,19 +100,29 @@ func runRehydrate(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var bytes int64
-	for _, f := range cold {
-		bytes += max(f.Size, 0)
-	}
-	fmt.Fprintf(e.stdout, "%s may be needed, %s of them archived (%s)\n", plural(int64(len(wanted)), "volume"), fmt.Sprint(len(cold)), size(bytes))
+	fmt.Fprintf(e.stdout, "%s may be needed, %d of them archived (%s)\n", plural(int64(len(wanted)), "volume"), len(cold), size(total(cold)))
 	if c.Bool("dry-run") {
+		for _, f := range cold {
+			fmt.Fprintln(e.stdout, printable(f.Name))
+		}
 		return nil
 	}
+	asked := int64(0)
 	for _, f := range cold {
+		if f.Rehydrating {
+			continue
+		}
 		err := tierer.SetTier(ctx, f.Name, c.String("tier"), c.String("priority"))
-		if err != nil && !errors.Is(err, backends.ErrArchived) { // that is: under way already
+		if errors.Is(err, backends.ErrArchived) { // under way since we looked
+			continue
+		}
+		if err != nil {
 			return a.tierError(f.Name, err)
 		}
+		asked++
+	}
+	if len(cold) > 0 {
+		fmt.Fprintf(e.stdout, "%s asked for, %d on the way already\n", plural(asked, "volume"), int64(len(cold))-asked)
 	}
 	if !c.Bool("wait") {
 		return nil
@@ -129,12 +130,20 @@ func runRehydrate(ctx context.Context, e *environ, c *cli.Context) error {
 	return a.awaitRehydration(ctx, wanted)
 }
 
+func total(files []backends.File) int64 {
+	var n int64
+	for _, f := range files {
+		n += max(f.Size, 0)
+	}
+	return n
+}
+
 // rehydrationPoll is how often the store is asked how far it is.
 const rehydrationPoll = 30 * time.Second
 
 // awaitRehydration returns when none of the files is archived any more.
 func (a *archive) awaitRehydration(ctx context.Context, wanted map[string]bool) error {
-	wait := time.Second
+	wait, last := time.Second, -1
 	for {
 		cold, err := a.archived(ctx, wanted)
 		if err != nil {
@@ -144,7 +153,10 @@ func (a *archive) awaitRehydration(ctx context.Context, wanted map[string]bool) 
 			fmt.Fprintln(a.env.stdout, "all of them can be read")
 			return nil
 		}
-		a.env.note(fmt.Sprintf("%d of %d still archived", len(cold), len(wanted)))
+		if len(cold) != last {
+			last = len(cold)
+			fmt.Fprintf(a.env.stdout, "%d of %d still archived (%s)\n", len(cold), len(wanted), size(total(cold)))
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -154,15 +166,81 @@ func (a *archive) awaitRehydration(ctx context.Context, wanted map[string]bool) 
 	}
 }
 
-// archived returns those of the files that must be rehydrated.
+// archived returns those of the files, nil for all, that must be rehydrated.
 func (a *archive) archived(ctx context.Context, wanted map[string]bool) ([]backends.File, error) {
 	files, err := a.store.Backend().List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.shown, err)
 	}
 	return slices.DeleteFunc(files, func(f backends.File) bool {
-		return !wanted[f.Name] || !isArchived(f.Tier)
+		return !f.Archived || wanted != nil && !wanted[f.Name]
 	}), nil
+}
+
+// warnArchived says which volumes must be rehydrated before all of a path can
+// be read at the time that --time gives, and returns how many they are. With
+// everywhere, all volumes of the archive count, as in a mount.
+func (a *archive) warnArchived(ctx context.Context, c *cli.Context, p chain.Path, everywhere bool) (int, error) {
+	if _, ok := a.store.Backend().(backends.Tierer); !ok {
+		return 0, nil
+	}
+	cold, err := a.archived(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	cold = slices.DeleteFunc(cold, func(f backends.File) bool {
+		n, ok := chain.ParseName(f.Name, a.store.Prefixes())
+		return !ok || n.Kind != chain.VolumeFile
+	})
+	if len(cold) > 0 && !everywhere {
+		wanted, err := a.volumesFor(ctx, c, p)
+		if err != nil {
+			return 0, err
+		}
+		cold = slices.DeleteFunc(cold, func(f backends.File) bool { return !wanted[f.Name] })
+	}
+	if len(cold) == 0 {
+		return 0, nil
+	}
+	a.env.warn("%s, %s, may be needed and cannot be read, being archived: %s",
+		plural(int64(len(cold)), "volume"), size(total(cold)), someNames(cold))
+	a.env.hint(a.rehydrateHint(c, p))
+	return len(cold), nil
+}
+
+// rehydrateHint is the command that asks for what a path needs.
+func (a *archive) rehydrateHint(c *cli.Context, p chain.Path) string {
+	line := "dupfs rehydrate --wait"
+	if t := c.String("time"); t != "" {
+		line += " --time " + t
+	}
+	line += " " + a.shown
+	if p != "" {
+		line += " " + printable(p.String())
+	}
+	return "`" + line + "` makes them readable; until then a read of what is in them fails at once"
+}
+
+// someNames lists the first few files, by name.
+func someNames(files []backends.File) string {
+	const most = 3
+	var names []string
+	onWay := 0
+	for _, f := range files {
+		names = append(names, f.Name)
+		if f.Rehydrating {
+			onWay++
+		}
+	}
+	slices.Sort(names)
+	text := strings.Join(names[:min(most, len(names))], ", ")
+	if len(names) > most {
+		text += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	if onWay > 0 {
+		text += fmt.Sprintf(" (%d on the way)", onWay)
+	}
+	return text
 }
 
 // volumesFor returns the names of the volumes that may hold a path, or
@@ -253,7 +331,7 @@ func runRetier(ctx context.Context, e *environ, c *cli.Context) error {
 	moved := int64(0)
 	for _, f := range files {
 		n, ok := chain.ParseName(f.Name, a.store.Prefixes())
-		if !ok || n.Kind != chain.VolumeFile || !n.End.Before(limit) || strings.EqualFold(f.Tier, args[1]) {
+		if !ok || n.Kind != chain.VolumeFile || !n.End.Before(limit) || strings.EqualFold(f.Tier, args[1]) || f.Rehydrating {
 			continue
 		}
 		moved++
