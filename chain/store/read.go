@@ -127,6 +127,13 @@ func diskKey(id string, c volume.Chunk) string {
 
 // fill makes chunk k from the disk cache or the backend.
 func (s *Store) fill(ctx context.Context, f *File, id string, k int) ([]byte, error) {
+	if f.Layout.Ordered { // nothing of it may be kept in plaintext
+		stored, err := s.stored(ctx, f, id, k)
+		if err != nil {
+			return nil, err
+		}
+		return s.decodeChunk(ctx, f, k, stored)
+	}
 	key := diskKey(id, f.Layout.Chunk(k))
 	if stored, ok := s.opts.Disk.Get(key); ok {
 		if block, err := s.decodeChunk(ctx, f, k, stored); err == nil {
@@ -257,6 +264,10 @@ func (s *Store) run(g *get, f *File) {
 		return
 	}
 	defer s.fetches.flight.Release(weight)
+	if f.Layout.Ordered {
+		g.data, g.err = s.readCopy(s.ctx, f, g.base, n)
+		return
+	}
 	g.data, g.err = s.fetch(s.ctx, f.File(), g.base, n)
 }
 

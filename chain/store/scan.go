@@ -86,7 +86,7 @@ func (sc *Scan) keep() {
 	}
 	sc.done = true
 	layout, err := sc.Layout()
-	if sc.tmp == nil || err != nil {
+	if sc.tmp == nil || err != nil || layout.Ordered {
 		return
 	}
 	f := &File{sc.name, layout}

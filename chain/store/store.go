@@ -41,7 +41,8 @@ const defaultMemory = 64 << 20
 // Store holds an archive's stored files. Safe for concurrent use.
 //
 // Its memory is bounded by Options.Memory for decoded chunks, maxInFlight for
-// stored bytes on their way, and what the writers in use hold.
+// stored bytes on their way, and what the writers in use hold. Files that can
+// only be read in order need temporary space as well, see maxCopies.
 type Store struct {
 	backend backends.Backend
 	opts    Options
@@ -53,6 +54,7 @@ type Store struct {
 	encErr  error
 
 	fetches fetches
+	copies  copies
 	ctx     context.Context // ends with Close; bounds what runs behind readers
 	cancel  context.CancelFunc
 	behind  sync.WaitGroup
@@ -73,6 +75,7 @@ func New(b backends.Backend, o Options) *Store {
 		decode: make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	s.fetches.init()
+	s.copies.budget = maxCopies
 	return s
 }
 
@@ -81,6 +84,7 @@ func New(b backends.Backend, o Options) *Store {
 func (s *Store) Close() error {
 	s.cancel()
 	s.behind.Wait()
+	s.copies.close()
 	return backends.Close(s.backend)
 }
 

@@ -23,7 +23,7 @@ type pgpDecoder struct {
 	packets packets
 	spacing int64
 	scan    scan
-	seek    error // why there will be no Layout
+	seek    error // why it can only be read in order
 
 	slice  []byte // unpacked, not yet taken by packets
 	hold   []byte // the last piece, which may have our trailer in it
@@ -204,6 +204,9 @@ func noEOF(err error) error {
 // mark begins a chunk here, if one is due and can begin.
 func (d *pgpDecoder) mark() {
 	p := &d.packets
+	if d.scan.on && d.seek != nil && d.scan.since() >= plainChunk {
+		d.scan.begin(d.scan.plain, resume{}, nil)
+	}
 	if !d.scan.on || d.seek != nil || len(p.head) > 0 || p.state != inContent && p.state != atPiece {
 		return
 	}
@@ -284,7 +287,7 @@ func nothingFollows(r *bufio.Reader) error {
 
 func (d *pgpDecoder) layout(l *Layout) error {
 	if d.seek != nil {
-		return d.seek
+		return d.ordered(l)
 	}
 	l.Layer, l.msg = chain.OpenPGP, d.msg
 	at := d.unpack.at()
@@ -295,6 +298,19 @@ func (d *pgpDecoder) layout(l *Layout) error {
 		l.Own = false
 	}
 	d.scan.finish(l, at)
+	return nil
+}
+
+// ordered makes the Layout of a copy of the plaintext.
+func (d *pgpDecoder) ordered(l *Layout) error {
+	if d.own { // of which no reader gets all that was hashed
+		return d.seek
+	}
+	d.scan.finish(l, d.scan.plain)
+	for i := range l.chunks {
+		l.chunks[i].in = l.chunks[i].plain
+	}
+	l.Layer, l.Ordered, l.resume = chain.Plain, true, nil
 	return nil
 }
 

@@ -181,8 +181,10 @@ func TestAEAD(t *testing.T) {
 		if err != nil || !bytes.Equal(got, plain) {
 			t.Fatalf("%d bytes: %d, %v", n, len(got), err)
 		}
-		if _, _, err := scanAll(stored, chain.OpenPGP, keys, 1000); !errors.Is(err, ErrNotSeekable) {
+		if _, l, err := scanAll(stored, chain.OpenPGP, keys, 1000); err != nil || !l.Ordered {
 			t.Fatalf("%d bytes: scanned: %v", n, err)
+		} else {
+			checkLayout(t, l, stored, plain)
 		}
 		for i := 50; i < len(stored); i += 1 + len(stored)/40 {
 			bad := bytes.Clone(stored)
@@ -213,9 +215,11 @@ func TestUnauthenticated(t *testing.T) {
 	if got, err := readAll(stored, chain.OpenPGP, keys); err != nil || !bytes.Equal(got, plain) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
-	if _, _, err := scanAll(stored, chain.OpenPGP, keys, 1000); !errors.Is(err, ErrNotSeekable) {
+	_, l, err := scanAll(stored, chain.OpenPGP, keys, 1000)
+	if err != nil || !l.Ordered {
 		t.Fatalf("scanned: %v", err)
 	}
+	checkLayout(t, l, stored, plain)
 }
 
 // Forms that GnuPG does not write, but others may; and ones that nobody may.

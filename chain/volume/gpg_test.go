@@ -129,16 +129,10 @@ func checkForeign(t *testing.T, stored, plain []byte, keys *pgp.Keys, seekable b
 		if !bytes.Equal(got, plain) {
 			t.Fatalf("scanned: %d bytes of %d, %v", len(got), len(plain), err)
 		}
-		if !seekable {
-			if err == nil {
-				t.Fatal("a Layout of what cannot be seekable")
-			}
-			continue
+		if err != nil || l.Own || l.Ordered == seekable {
+			t.Fatalf("scanned: %+v, %v", l, err)
 		}
-		if err != nil || l.Own {
-			t.Fatalf("scanned: own %v, %v", l != nil && l.Own, err)
-		}
-		if spacing == 500 && len(plain) > 60_000 && l.Len() < 30 {
+		if spacing == 500 && seekable && len(plain) > 60_000 && l.Len() < 30 {
 			t.Fatalf("only %d chunks", l.Len())
 		}
 		checkLayout(t, l, stored, plain)
@@ -175,10 +169,7 @@ func TestForeignBig(t *testing.T) {
 		if !bytes.Equal(got, plain) {
 			t.Fatalf("%s: %d bytes of %d, %v", algo, len(got), len(plain), err)
 		}
-		if algo == "bzip2" {
-			continue
-		}
-		if err != nil || l.Len() != 3 {
+		if err != nil || l.Ordered != (algo == "bzip2") || !l.Ordered && l.Len() != 3 || l.Ordered && l.Len() < 10 {
 			t.Fatalf("%s: %v", algo, err)
 		}
 		checkLayout(t, l, stored, plain)

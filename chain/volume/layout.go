@@ -31,6 +31,11 @@ type Layout struct {
 	PlainSize  int64    // without our trailer, and with everything a stock volume holds
 	SHA1       [20]byte // of the stored file; zero in a Layout of ReadTrailer
 	Own        bool     // in the seekable form that dupfs writes
+	// Ordered says that the stored file can only be read in order: it is
+	// compressed by bzip2, or encrypted with OCB or without protection of its
+	// integrity. Its chunks are then pieces of the plaintext, of a copy that
+	// who reads it makes: StoredOff is PlainOff, and Decode only verifies.
+	Ordered bool
 
 	chunks []chunk
 	end    int64    // in: where the last chunk ends

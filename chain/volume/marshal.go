@@ -19,6 +19,7 @@ const (
 	flagOwn = 1 << iota
 	flagSHA1
 	flagResume
+	flagOrdered
 )
 
 // The flags of a chunk that resumes.
@@ -41,6 +42,9 @@ func (l *Layout) MarshalBinary() ([]byte, error) {
 	}
 	if len(l.resume) > 0 {
 		flags |= flagResume
+	}
+	if l.Ordered {
+		flags |= flagOrdered
 	}
 	b := []byte{layoutVersion, byte(l.Layer), flags}
 	b = binary.AppendUvarint(b, uint64(l.StoredSize))
@@ -160,7 +164,7 @@ func (l *Layout) UnmarshalBinary(b []byte) error {
 		return errLayout
 	}
 	layer, flags := chain.Layer(u.byte()), u.byte()
-	got := Layout{Name: l.Name, Layer: layer, Own: flags&flagOwn != 0}
+	got := Layout{Name: l.Name, Layer: layer, Own: flags&flagOwn != 0, Ordered: flags&flagOrdered != 0}
 	got.StoredSize, got.PlainSize = u.uvarint(maxOffset), u.uvarint(maxOffset)
 	if flags&flagSHA1 != 0 {
 		copy(got.SHA1[:], u.bytes(len(got.SHA1)))
@@ -260,7 +264,7 @@ func (u *unmarshaler) resume(r *resume) {
 // sound checks that what was unmarshalled cannot lead Decode astray.
 func (l *Layout) sound() bool {
 	if len(l.chunks) == 0 {
-		return l.PlainSize == 0
+		return l.PlainSize == 0 && (!l.Ordered || l.Layer == chain.Plain)
 	}
 	if l.chunks[0].plain != 0 || l.PlainSize <= l.chunks[len(l.chunks)-1].plain || l.end < l.lastIn() || l.end > maxOffset {
 		return false
@@ -270,6 +274,9 @@ func (l *Layout) sound() bool {
 	}
 	if l.Layer == chain.Plain && (l.end != l.PlainSize || len(l.resume) > 0) {
 		return false
+	}
+	if l.Ordered {
+		return l.Layer == chain.Plain && !l.Own
 	}
 	if l.Layer != chain.OpenPGP {
 		return l.end <= l.StoredSize

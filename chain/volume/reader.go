@@ -195,7 +195,7 @@ func newScanner(ctx context.Context, r io.Reader, layer chain.Layer, keys *pgp.K
 }
 
 // Layout returns the file's Layout, once Read has returned io.EOF and before
-// Close. ErrNotSeekable if there is none.
+// Close; Ordered if the file can only be read in order.
 func (s *Scanner) Layout() (*Layout, error) {
 	if s.err != io.EOF {
 		return nil, fmt.Errorf("%s: it was not read to its end", s.name)

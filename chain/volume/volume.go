@@ -29,9 +29,8 @@ import "errors"
 var (
 	// ErrForeign says that a stored file has no trailer of ours.
 	ErrForeign = errors.New("no chunk table of dupfs in it")
-	// ErrNotSeekable says that a stored file can only be read in order: it
-	// is compressed by bzip2, or encrypted with OCB or without protection of
-	// its integrity. Who needs ranges of it decodes it into a file first.
+	// ErrNotSeekable says that a stored file can only be read in order, and
+	// not even a Layout of a copy of its plaintext can be made.
 	ErrNotSeekable = errors.New("its format can only be read in order")
 )
 
