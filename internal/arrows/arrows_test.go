@@ -26,6 +26,7 @@ var allowed = map[string]string{
 	"chain/when":      "",
 	"chain/retention": "",
 	"chain/pgp":       "",
+	"chain/pgp/gnupg": "chain/pgp",
 	"chain/zran":      "",
 	"chain/volume":    "chain/pgp chain/zran",
 	"chain/store":     "chain/volume chain/pgp backends cache",
