@@ -125,7 +125,7 @@ func newLearner(tx *sql.Tx, ord, volume int) (l *learner, err error) {
 		text string
 	}{
 		{&l.get, selectRow + `WHERE id=?`},
-		{&l.set, `UPDATE versions SET kind=?, size=?, known=?, runs=?, sum=? WHERE id=?`},
+		{&l.set, `UPDATE versions SET kind=?, size=?, known=?, meta=?, runs=?, sum=? WHERE id=?`},
 		{&l.piece, `INSERT OR REPLACE INTO pieces(version, volume, off, kind, first, last, page) VALUES(?,?,?,?,?,?,?)`},
 		{&l.wrong, `INSERT OR REPLACE INTO damage(version, reason) VALUES(?,?)`},
 	} {
@@ -163,7 +163,7 @@ func (l *learner) file(rec *Record, p *part, damage string) error {
 	case p != nil:
 		return l.part(r.id, p)
 	}
-	return l.known(r, rec.Change)
+	return l.known(r, rec)
 }
 
 // damaged notes that a version makes no sense.
@@ -192,7 +192,7 @@ func (l *learner) part(version int64, p *part) error {
 }
 
 // known stores the runs as those of the version.
-func (l *learner) known(r *row, change difftar.Kind) error {
+func (l *learner) known(r *row, rec *Record) error {
 	if sum := l.runs.pager.off; r.size >= 0 && r.size != sum {
 		return l.damaged(r.id, fmt.Sprintf("%d bytes in the volumes instead of %d", sum, r.size))
 	}
@@ -200,8 +200,13 @@ func (l *learner) known(r *row, change difftar.Kind) error {
 	if err != nil {
 		return err
 	}
-	r.kind, r.size, r.known, r.runs = r.kind&7|int64(change)<<3, sum, true, inline
-	_, err = l.set.Exec(r.kind, r.size, r.known, r.runs, r.checksum(), r.id)
+	r.kind, r.size, r.known, r.runs = r.kind&7|int64(rec.Change)<<3, sum, true, inline
+	if rec.HasHash {
+		if err := r.setHash(rec.Hash); err != nil {
+			return err
+		}
+	}
+	_, err = l.set.Exec(r.kind, r.size, r.known, r.meta, r.runs, r.checksum(), r.id)
 	return bad(err)
 }
 
@@ -369,7 +374,7 @@ func (c *Catalog) assemble(ctx context.Context, src *pieceReader) error {
 			if damage != "" {
 				return l.damaged(version, damage)
 			}
-			return l.known(r, rec.Change)
+			return l.known(r, rec)
 		}}
 		return rp.run(p)
 	})

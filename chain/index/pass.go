@@ -3,8 +3,10 @@ package index
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash"
 	"io"
 	"os"
 
@@ -90,6 +92,7 @@ func tempFile(dir string) (*os.File, error) {
 func (p *Pass) scan(ctx context.Context, r io.Reader, last bool) error {
 	buf := bufio.NewWriter(p.file)
 	s := &passScan{ctx: ctx, r: difftar.NewReader(r), w: newWriter(buf, "", true), volume: p.Volume.Volume, last: last}
+	s.sum, s.buf = sha256.New(), make([]byte, 64<<10)
 	if err := s.run(); err != nil {
 		return err
 	}
@@ -109,6 +112,9 @@ type passScan struct {
 	w      *Writer
 	volume int
 	last   bool
+
+	sum hash.Hash // SHA-256 of the current file's content
+	buf []byte
 
 	m   *difftar.Member // the next one; nil at the end
 	err error           // of reading it
@@ -182,6 +188,9 @@ func (s *passScan) snapshot(rec *Record) error {
 			}
 			off += s.m.Len
 		}
+		if err := s.hash(); err != nil {
+			return err
+		}
 		s.next()
 		if !s.follows(rec, &g) {
 			break
@@ -190,7 +199,26 @@ func (s *passScan) snapshot(rec *Record) error {
 	if s.err != nil {
 		return s.err
 	}
+	if !rec.HasHash && s.whole(&g) {
+		rec.HasHash = true
+		s.sum.Sum(rec.Hash[:0])
+	}
+	s.sum.Reset()
 	return s.finish(rec, &g, off, "")
+}
+
+// hash hashes the body of the member.
+func (s *passScan) hash() error {
+	for {
+		n, err := s.r.Read(s.buf)
+		s.sum.Write(s.buf[:n])
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // finish ends a group whose runs were noted. reason says why they are void.

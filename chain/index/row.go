@@ -95,6 +95,18 @@ func (r *row) record(rec *Record) error {
 	return nil
 }
 
+// setHash adds the hash of the content to the metadata, unless it has one.
+func (r *row) setHash(hash [32]byte) error {
+	var rec Record
+	if err := r.record(&rec); err != nil || rec.HasHash {
+		return err
+	}
+	rec.Hash, rec.HasHash = hash, true
+	c := coder{alone: true}
+	r.meta = c.append(make([]byte, 0, len(r.meta)+40), &rec, 0)
+	return nil
+}
+
 // Node is an entry as a catalog numbers it.
 type Node struct {
 	Record

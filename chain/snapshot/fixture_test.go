@@ -221,7 +221,7 @@ func listing(t testing.TB, f chain.Forest, tree chain.Tree, exact bool, broken f
 				t.Fatal(p, k.Name, err)
 			}
 			if k.Size < 0 && !exact {
-				k.Size = got.Size
+				k.Size, k.Hash, k.HasHash = got.Size, got.Hash, got.HasHash
 			}
 			if fmt.Sprint(got) != fmt.Sprint(k) {
 				t.Fatalf("Lookup gives %+v, ReadDir %+v", got, k)

@@ -151,9 +151,8 @@ func (l *line) readVolume(ctx context.Context, c *index.Catalog, ord int, v *ind
 		}
 		wait, mine := l.fly(key)
 		if mine {
-			err := l.pass(ctx, c, ord, v, last)
-			l.land(key)
-			return err
+			defer l.land(key)
+			return l.pass(ctx, c, ord, v, last)
 		}
 		select {
 		case <-wait:
@@ -229,42 +228,76 @@ func (l *line) pass(ctx context.Context, c *index.Catalog, ord int, v *index.Vol
 // lines, so that nothing needs to be read again to know names, sizes and where
 // the bytes are. What is damaged is noted and left out.
 func (a *Archive) LearnAll(ctx context.Context) error {
+	// All sets first: how much there is to read is known then.
+	err := a.eachSet(ctx, func(l *line, c *index.Catalog, ord int) error { return l.expect(ctx, c, ord) })
+	if err != nil {
+		return err
+	}
+	return a.eachSet(ctx, func(l *line, c *index.Catalog, ord int) error { return l.learnSet(ctx, c, ord) })
+}
+
+// eachSet calls fn for all sets of all lines, once they are merged. A line ends
+// before a set that cannot be: that was noted.
+func (a *Archive) eachSet(ctx context.Context, fn func(l *line, c *index.Catalog, ord int) error) error {
+	type part struct {
+		line  *line
+		first int
+	}
 	a.mu.Lock()
-	var lines []*line
+	var parts []part
 	for _, l := range a.col.Lines {
-		if ln := a.lines[lineKey(l)]; ln != nil {
-			lines = append(lines, ln)
+		p := part{line: a.lines[lineKey(l)]}
+		if l.Fork { // the others are sets of the chain's own line as well
+			p.first = len(l.Sets) - 1
+		}
+		if p.line != nil {
+			parts = append(parts, p)
 		}
 	}
 	a.mu.Unlock()
-	for _, l := range lines {
-		for ord := 0; l.set(ord) != nil; ord++ {
-			err := l.do(ctx, ord, func(c *index.Catalog) error { return l.learnSet(ctx, c, ord) })
+	for _, p := range parts {
+		for ord := p.first; p.line.set(ord) != nil; ord++ {
+			err := p.line.do(ctx, ord, func(c *index.Catalog) error { return fn(p.line, c, ord) })
 			if err != nil && (!final(err) || ctx.Err() != nil) {
 				return err
 			}
 			if err != nil {
-				break // no later set of the line can be used; it was noted
+				break
 			}
 		}
 	}
 	return nil
 }
 
-// learnSet reads the volumes of a set.
+// expect counts the bytes of a set that are to be read.
+func (l *line) expect(ctx context.Context, c *index.Catalog, ord int) error {
+	vols, err := c.Volumes(ctx, ord)
+	if err != nil {
+		return err
+	}
+	for _, v := range vols {
+		if listed, ok := l.stored(ord, v.Number); ok && !v.Known {
+			l.a.progress().Expected.Add(max(listed.Size, 0))
+		}
+	}
+	return nil
+}
+
+// learnSet reads the volumes of a set and puts the files together that lie in
+// several.
 func (l *line) learnSet(ctx context.Context, c *index.Catalog, ord int) error {
 	vols, err := c.Volumes(ctx, ord)
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxPasses)
 	for i := range vols {
 		if vols[i].Known {
 			continue
 		}
 		g.Go(func() error {
-			err := l.readVolume(ctx, c, ord, &vols[i], i == len(vols)-1)
+			err := l.readVolume(gctx, c, ord, &vols[i], i == len(vols)-1)
 			var lost *lostVolumeError
 			if errors.As(err, &lost) {
 				return nil
@@ -272,5 +305,17 @@ func (l *line) learnSet(ctx context.Context, c *index.Catalog, ord int) error {
 			return err
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.Unknown(ctx, ord, func(version int64) error {
+		err := l.learn(ctx, c, version)
+		var corrupt *chain.CorruptError
+		if errors.As(err, &corrupt) {
+			l.a.progress().Damaged.Add(1)
+			l.a.note("set %s: %v", l.set(ord).Times(), err)
+			return nil
+		}
+		return err
+	})
 }

@@ -69,8 +69,8 @@ func (l *line) prepare(ctx context.Context, set *chain.Set) *prepared {
 		if p.man, p.err = l.a.manifest(ctx, set); p.err != nil {
 			return
 		}
-		if p.man.HasIndex && set.Index != nil {
-			p.index.r, p.index.err = l.a.st.Open(ctx, *set.Index)
+		if f := indexOf(set, p.man); f != nil {
+			p.index.r, p.index.err = l.a.st.Open(ctx, *f)
 			p.index.has = true
 		} else if set.Sigtar != nil {
 			p.sigtar.r, p.sigtar.err = l.a.st.Scan(ctx, *set.Sigtar)
@@ -98,12 +98,12 @@ func (l *line) mergeSet(ctx context.Context, c *index.Catalog, ord int, p *prepa
 		name string
 		file *chain.Stored
 		run  func(context.Context) error
-	}{{"index", m.indexFile(), m.fromIndex}, {"signature archive", set.Sigtar, m.fromSigtar}} {
+	}{{"index", indexOf(set, p.man), m.fromIndex}, {"signature archive", set.Sigtar, m.fromSigtar}} {
 		if way.file == nil {
 			continue
 		}
 		err := way.run(ctx)
-		if err == nil || ctx.Err() != nil || !final(err) {
+		if err == nil || ctx.Err() != nil || !final(err) && !m.locked(err) {
 			return err
 		}
 		l.a.note("set %s: its %s is not used: %v", set.Times(), way.name, err)
@@ -167,12 +167,10 @@ func (m *merging) lookForVolumes() {
 	}
 }
 
-// indexFile returns the index that the manifest speaks of.
-func (m *merging) indexFile() *chain.Stored {
-	if !m.man.HasIndex {
-		return nil
-	}
-	return m.set.Index
+// locked reports whether an error says that the index of a set that another
+// program wrote is encrypted for somebody else than the set.
+func (m *merging) locked(err error) bool {
+	return !m.man.HasIndex && (errors.Is(err, chain.ErrNoKey) || errors.Is(err, chain.ErrNoPassphrase))
 }
 
 // badIndexError says that an index does not belong to its set.
@@ -186,12 +184,13 @@ func badIndex(format string, args ...any) error {
 
 // fromIndex merges the set's index.
 func (m *merging) fromIndex(ctx context.Context) error {
-	r, err := m.prep.index.take(func() (io.ReadCloser, error) { return m.line.a.st.Open(ctx, *m.set.Index) })
+	f := indexOf(m.set, m.man)
+	r, err := m.prep.index.take(func() (io.ReadCloser, error) { return m.line.a.st.Open(ctx, *f) })
 	if err != nil {
 		return err
 	}
 	if err = m.readIndex(ctx, r); err != nil {
-		err = fmt.Errorf("%s: %w", m.set.Index.File, err)
+		err = fmt.Errorf("%s: %w", f.File, err)
 	}
 	if cerr := r.Close(); err == nil {
 		err = cerr
@@ -217,62 +216,82 @@ func (s *summed) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// sink takes the parts of an index.
+type sink interface {
+	Runs(runs []index.Run) error
+	Record(r *index.Record) error
+	Volume(v *index.VolumeInfo) error
+	Sigtar(l *volume.Layout) error
+}
+
+// nowhere is a sink for an index that is only checked.
+type nowhere struct{}
+
+func (nowhere) Runs([]index.Run) error         { return nil }
+func (nowhere) Record(*index.Record) error     { return nil }
+func (nowhere) Volume(*index.VolumeInfo) error { return nil }
+func (nowhere) Sigtar(*volume.Layout) error    { return nil }
+
 // readIndex merges an index in plaintext. Nothing is kept if it does not agree.
 func (m *merging) readIndex(ctx context.Context, r io.Reader) error {
+	return m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error { return m.check(ctx, r, mg) })
+}
+
+// check reads an index in plaintext into a sink. A *badIndexError if it does
+// not agree with the set.
+func (m *merging) check(ctx context.Context, r io.Reader, to sink) error {
 	in := &summed{r: r, sum: sha256.New()}
 	volumes := 0
-	return m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error {
-		var mergeErr error // of the catalog, not of the index
-		merged := func(err error) error {
-			mergeErr = err
-			return err
-		}
-		err := index.ReadIndex(in, index.Handler{
-			Set: func(times string) error {
-				if times != m.set.Times() {
-					return badIndex("it is of set %q", times)
-				}
-				return nil
-			},
-			Runs: func(runs []index.Run) error { return merged(mg.Runs(runs)) },
-			Record: func(rec *index.Record) error {
-				if err := ctx.Err(); err != nil {
-					return merged(err)
-				}
-				return merged(mg.Record(rec))
-			},
-			Volume: func(v *index.VolumeInfo) error {
-				volumes++
-				if err := m.agrees(v); err != nil {
-					return err
-				}
-				return merged(mg.Volume(v))
-			},
-			Sigtar: func(lay *volume.Layout) error { return m.sigtar(mg, lay) },
-		})
-		var bad *badIndexError
-		switch {
-		case mergeErr != nil:
-			return mergeErr
-		case in.err != nil:
-			return in.err
-		case errors.As(err, &bad):
-			return err
-		case err != nil:
-			return badIndex("%v", err)
-		case m.man == nil:
+	var mergeErr error // of the catalog, not of the index
+	merged := func(err error) error {
+		mergeErr = err
+		return err
+	}
+	err := index.ReadIndex(in, index.Handler{
+		Set: func(times string) error {
+			if times != m.set.Times() {
+				return badIndex("it is of set %q", times)
+			}
 			return nil
-		case in.n != m.man.IndexSize || string(in.sum.Sum(nil)) != string(m.man.IndexSHA256[:]):
-			return badIndex("it is not the one of the manifest")
-		case volumes != len(m.man.Volumes):
-			return badIndex("it has %d volumes, the manifest %d", volumes, len(m.man.Volumes))
-		}
-		return nil
+		},
+		Runs: func(runs []index.Run) error { return merged(to.Runs(runs)) },
+		Record: func(rec *index.Record) error {
+			if err := ctx.Err(); err != nil {
+				return merged(err)
+			}
+			return merged(to.Record(rec))
+		},
+		Volume: func(v *index.VolumeInfo) error {
+			volumes++
+			if err := m.agrees(v); err != nil {
+				return err
+			}
+			return merged(to.Volume(v))
+		},
+		Sigtar: func(lay *volume.Layout) error { return m.sigtar(to, lay) },
 	})
+	var bad *badIndexError
+	switch {
+	case mergeErr != nil:
+		return mergeErr
+	case in.err != nil:
+		return in.err
+	case errors.As(err, &bad):
+		return err
+	case err != nil:
+		return badIndex("%v", err)
+	case m.man == nil:
+		return nil
+	case m.man.HasIndex && (in.n != m.man.IndexSize || string(in.sum.Sum(nil)) != string(m.man.IndexSHA256[:])):
+		return badIndex("it is not the one of the manifest")
+	case volumes != len(m.man.Volumes):
+		return badIndex("it has %d volumes, the manifest %d", volumes, len(m.man.Volumes))
+	}
+	return nil
 }
 
 // sigtar keeps the layout of the sigtar, if it is that of the listing.
-func (m *merging) sigtar(mg *index.Merger, lay *volume.Layout) error {
+func (m *merging) sigtar(to sink, lay *volume.Layout) error {
 	s := m.set.Sigtar
 	if s == nil {
 		return nil
@@ -281,7 +300,7 @@ func (m *merging) sigtar(mg *index.Merger, lay *volume.Layout) error {
 		return badIndex("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
 	}
 	m.info.Sigtar = *s
-	return mg.Sigtar(lay)
+	return to.Sigtar(lay)
 }
 
 // agrees checks a volume of an index against the manifest and the listing.

@@ -54,6 +54,11 @@ type Progress struct {
 	Sets    atomic.Int64 // merged
 	Volumes atomic.Int64 // read to learn what they hold
 	Bytes   atomic.Int64 // stored bytes of these volumes
+	// Expected is how many bytes LearnAll will have added to Bytes in the end,
+	// as far as it knows.
+	Expected atomic.Int64
+	Damaged  atomic.Int64 // files that LearnAll could not learn
+	Indexes  atomic.Int64 // stored by Upload
 }
 
 // Archive is a chain.Forest over an archive in a store. Safe for concurrent use.
@@ -64,6 +69,7 @@ type Archive struct {
 	temp    func() (string, error)
 	cleanup func() error
 
+	counts   *Progress
 	catalogs *pool
 	layouts  *layoutCache
 	passes   chan struct{} // one token for each volume being read
@@ -95,6 +101,9 @@ func Open(ctx context.Context, st *store.Store, o Options) (*Archive, error) {
 		st: st, o: o, dir: o.Dir,
 		catalogs: newPool(), layouts: newLayoutCache(), passes: make(chan struct{}, maxPasses),
 		lines: map[string]*line{}, slots: map[uint64]*line{}, numbers: map[string]uint32{}, taken: map[uint32]string{},
+	}
+	if a.counts = o.Progress; a.counts == nil {
+		a.counts = new(Progress)
 	}
 	var once sync.Once
 	var temp string
@@ -132,13 +141,10 @@ func (a *Archive) note(format string, args ...any) {
 	}
 }
 
-// progress returns the counters, some that nobody sees if there are none.
-func (a *Archive) progress() *Progress {
-	if a.o.Progress != nil {
-		return a.o.Progress
-	}
-	return &Progress{}
-}
+// Progress returns the counters of the Options, or of the Archive's own.
+func (a *Archive) Progress() *Progress { return a.progress() }
+
+func (a *Archive) progress() *Progress { return a.counts }
 
 // Collection returns the sets of the newest listing. Nobody may change it.
 func (a *Archive) Collection() *chain.Collection {

@@ -63,7 +63,7 @@ func (t *tree) get(ctx context.Context, find func(c *index.Catalog) (*index.Node
 			if err != nil {
 				return err
 			}
-			n.Size = exact.Size
+			n.Size, n.Hash, n.HasHash = exact.Size, exact.Hash, exact.HasHash
 		}
 		out = t.line.node(n)
 		return nil
@@ -169,7 +169,7 @@ func (t *tree) page(ctx context.Context, c *index.Catalog, dir int64, after stri
 		if err != nil {
 			return nil, err
 		}
-		n.Size = exact.Size
+		n.Size, n.Hash, n.HasHash = exact.Size, exact.Hash, exact.HasHash
 	}
 	return nodes, nil
 }

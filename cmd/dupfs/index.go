@@ -4,11 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
-
-	"dupfs/chain"
 )
 
 func indexCommand(e *environ) *cli.Command {
@@ -16,13 +13,20 @@ func indexCommand(e *environ) *cli.Command {
 		Name:      "index",
 		Usage:     "learn all of an archive that another program wrote, so that it is instant from then on",
 		ArgsUsage: "URL",
-		Flags:     slices.Concat(archiveFlags(), []cli.Flag{currentTimeFlag()}),
-		Action:    func(c *cli.Context) error { return runIndex(c.Context, e, c) },
+		Description: `dupfs index sftp://backup@host/archive
+dupfs index --upload sftp://backup@host/archive
+
+Volumes are read once, verified, and what they hold is kept in the local cache.
+With --upload it is also put beside the archive, encrypted as that is, so that
+every machine gains from it. Other programs do not mind these small files.`,
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{currentTimeFlag(),
+			&cli.BoolFlag{Name: "upload", Usage: "put what was learned beside the archive, for other machines"},
+		}),
+		Action: func(c *cli.Context) error { return runIndex(c.Context, e, c) },
 	}
 }
 
-// runIndex asks for the exact size of everything at every point: what is not
-// known yet is learned by that, volume by volume.
+// runIndex reads what is not known yet, volume by volume.
 func runIndex(ctx context.Context, e *environ, c *cli.Context) error {
 	args, err := positionals(c, 1, 1, "URL")
 	if err != nil {
@@ -37,17 +41,31 @@ func runIndex(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var entries atomic.Int64
-	stop := e.follow("index", func() progress { return progress{done: entries.Load()} })
-	defer stop()
+	count := a.snapshot.Progress()
+	stop := e.follow("index", func() progress {
+		return progress{done: count.Bytes.Load(), total: count.Expected.Load()}
+	})
+	err = a.snapshot.LearnAll(ctx)
+	if err == nil && c.Bool("upload") {
+		err = a.snapshot.Upload(ctx)
+	}
+	stop()
+	if err != nil {
+		return err
+	}
+	if points, err = a.points(ctx); err != nil { // with what was found damaged
+		return err
+	}
 	for _, p := range points {
-		t, err := a.treeAt(ctx, p)
-		if err != nil {
-			return err
+		if p.Damage != "" {
+			e.warn("the backup of %s is damaged: %s", stamp(p.Time), p.Damage)
 		}
-		if err := walk(ctx, t, chain.Root, true, func(chain.Node) error { entries.Add(1); return nil }); err != nil {
-			return fmt.Errorf("the backup of %s: %w", stamp(p.Time), err)
-		}
+	}
+	if n := count.Damaged.Load(); n > 0 {
+		e.warn("%s cannot be read whole", plural(n, "file"))
+	}
+	if c.Bool("upload") {
+		fmt.Fprintf(e.stdout, "%s stored\n", plural(count.Indexes.Load(), "index file"))
 	}
 	_, err = fmt.Fprintf(e.stdout, "%s of %s known\n", plural(int64(len(points)), "point"), a.shown)
 	return err
