@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.build/go/bin:$(PATH)
 .PHONY: build demo test check bench clean
 
 build:
-	CGO_ENABLED=0 go build -trimpath -o dupfs ./cmd/dupfs
+	CGO_ENABLED=0 go build -o dupfs ./cmd/dupfs
 
 # back up a real directory twice, mount it, copy a file out of the older point
 demo:
