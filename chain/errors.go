@@ -7,12 +7,17 @@ import "errors"
 type CorruptError struct {
 	Name   string // of the stored file or the entry
 	Reason string
+	Err    error // what says so, where callers may want to know; may be nil
 }
 
 func (e *CorruptError) Error() string { return e.Name + ": " + e.Reason }
+func (e *CorruptError) Unwrap() error { return e.Err }
 
 // Corrupt returns a *CorruptError.
-func Corrupt(name, reason string) error { return &CorruptError{name, reason} }
+func Corrupt(name, reason string) error { return &CorruptError{Name: name, Reason: reason} }
+
+// CorruptBy returns a *CorruptError that wraps what says so.
+func CorruptBy(name string, err error) error { return &CorruptError{name, err.Error(), err} }
 
 var (
 	// ErrNoKey says that no passphrase or key in hand opens an object. An

@@ -43,7 +43,9 @@ type Keys struct {
 
 	keyMu    sync.Mutex
 	entities openpgp.EntityList
-	unlocked bool // the passphrases were tried on the secret keys
+	unlocked bool            // the passphrases were tried on the secret keys
+	demanded string          // the id of the signer that is demanded; "": none is
+	signers  map[string]bool // fingerprints of keys that sign for it
 
 	knownMu sync.Mutex
 	known   map[[sha256.Size]byte]Session // by the hash of the packet

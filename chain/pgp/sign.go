@@ -196,3 +196,31 @@ func keysOf(e *openpgp.Entity) []*packet.PublicKey {
 	}
 	return all
 }
+
+// PublicKey returns the very key of a file that has the id.
+func PublicKey(file []byte, id string) (*packet.PublicKey, error) {
+	list, err := readKeyFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: key %s: %v", ErrNoPublicKey, id, err)
+	}
+	for _, e := range list {
+		for _, k := range keysOf(e) {
+			if MatchesID(k, id) {
+				return k, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%w: key %s is not among those exported", ErrNoPublicKey, id)
+}
+
+// Fingerprint returns that of the first primary key of a file, in hexadecimal.
+func Fingerprint(file []byte) (string, error) {
+	list, err := readKeyFile(file)
+	if err != nil {
+		return "", fmt.Errorf("key file: %w", err)
+	}
+	if len(list) == 0 {
+		return "", fmt.Errorf("%w: the file is empty", ErrNoPublicKey)
+	}
+	return fmt.Sprintf("%X", list[0].PrimaryKey.Fingerprint), nil
+}

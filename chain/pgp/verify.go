@@ -17,6 +17,8 @@ type Signature struct {
 	// Good says that it was checked. Otherwise the signer's public key is
 	// not at hand, or it is of a kind that is not supported.
 	Good bool
+	// Fingerprint is that of the key that it was checked with.
+	Fingerprint string
 }
 
 // ErrSignature says that the signature of a known key is wrong or missing.
@@ -35,11 +37,12 @@ type Verifier struct {
 
 // signing is a signature to come.
 type signing struct {
-	id   uint64
-	keys []*packet.PublicKey
-	text hash.Hash // takes the content
-	sum  hash.Hash // what the signature is over
-	sig  *packet.Signature
+	id        uint64
+	announced bool // by a packet before the content: the signature follows it
+	keys      []*packet.PublicKey
+	text      hash.Hash // takes the content
+	sum       hash.Hash // what the signature is over
+	sig       *packet.Signature
 }
 
 // NewVerifier returns a Verifier of one message.
@@ -50,7 +53,7 @@ func (v *Verifier) OnePass(body []byte) error {
 	if len(v.open) == maxSignatures {
 		return ErrPacket
 	}
-	s := &signing{}
+	s := &signing{announced: true}
 	v.open = append(v.open, s)
 	if len(body) >= 12 && body[0] == 3 {
 		s.id = binary.BigEndian.Uint64(body[4:])
@@ -98,7 +101,8 @@ func (v *Verifier) Write(p []byte) (int, error) {
 // or comes before it in messages of old. ErrSignature if it is wrong.
 func (v *Verifier) Signature(body []byte) error {
 	sig, _ := readPacket(TagSignature, body).(*packet.Signature)
-	if !v.started {
+	// Of no content nothing is seen.
+	if n := len(v.open); !v.started && (n == 0 || !v.open[n-1].announced) {
 		if len(v.open) == maxSignatures {
 			return ErrPacket
 		}
@@ -131,7 +135,8 @@ func (v *Verifier) check(s *signing) error {
 		v.results = append(v.results, Signature{KeyID: s.id})
 		return nil
 	}
-	if s.sig == nil || s.sig.IssuerKeyId != nil && *s.sig.IssuerKeyId != s.id {
+	if s.sig == nil || s.sig.SigType != packet.SigTypeBinary && s.sig.SigType != packet.SigTypeText ||
+		s.sig.IssuerKeyId != nil && *s.sig.IssuerKeyId != s.id {
 		return ErrSignature
 	}
 	for _, key := range s.keys {
@@ -141,14 +146,14 @@ func (v *Verifier) check(s *signing) error {
 		if key.VerifySignature(s.sum, s.sig) != nil {
 			return ErrSignature
 		}
-		v.results = append(v.results, Signature{KeyID: s.id, Good: true})
+		v.results = append(v.results, Signature{KeyID: s.id, Good: true, Fingerprint: string(key.Fingerprint)})
 		return nil
 	}
 	return ErrSignature
 }
 
-// Finish is called at the message's end. ErrSignature if one that was
-// announced is missing.
+// Finish is called at the message's end. ErrSignature if a signature that was
+// announced is missing, ErrSigner if one is demanded that is not there.
 func (v *Verifier) Finish() error {
 	for len(v.open) > 0 {
 		s := v.open[len(v.open)-1]
@@ -157,7 +162,7 @@ func (v *Verifier) Finish() error {
 			return err
 		}
 	}
-	return nil
+	return v.keys.signedAsDemanded(v.results)
 }
 
 // Results returns the signatures met so far.

@@ -292,7 +292,8 @@ func (d *pgpDecoder) layout(l *Layout) error {
 	l.Layer, l.msg = chain.OpenPGP, d.msg
 	at := d.unpack.at()
 	if d.own && d.msg.packing == packedZIP {
-		if d.tail.layout(l, streamAt)+d.tail.back == at {
+		// A signature may follow.
+		if rest := at - d.tail.layout(l, streamAt) - d.tail.back; rest >= 0 && rest <= signatureLen {
 			return nil
 		}
 		l.Own = false

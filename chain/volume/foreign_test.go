@@ -84,7 +84,7 @@ func TestSignatures(t *testing.T) {
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			t.Fatal(err)
 		}
-		if got := r.Signatures(); len(got) != 1 || got[0] != (pgp.Signature{KeyID: signer, Good: c.good}) {
+		if got := r.Signatures(); len(got) != 1 || got[0].KeyID != signer || got[0].Good != c.good || (got[0].Fingerprint != "") != c.good {
 			t.Errorf("%v: signatures %+v", c.files, got)
 		}
 	}

@@ -35,6 +35,10 @@ type getter func(ctx context.Context, off, n int64) ([]byte, error)
 func ReadTrailer(ctx context.Context, get func(ctx context.Context, off, n int64) ([]byte, error), size int64,
 	layer chain.Layer, keys *pgp.Keys, name string) (*Layout, error) {
 	l := &Layout{Name: name, Layer: layer, StoredSize: size}
+	if keys != nil && keys.Demands() {
+		// A signature is over the whole: its file must be read to the end.
+		return nil, fmt.Errorf("%s: a signature is demanded: %w", name, ErrForeign)
+	}
 	var err error
 	switch layer {
 	case chain.Gzip:

@@ -62,8 +62,10 @@ const bufferLen = 128 << 10
 // means that all of it was verified: checksums, the modification detection
 // code and those signatures whose public key is at hand. Damage is a
 // *chain.CorruptError that names the file; a key that is missing is
-// chain.ErrNoKey or chain.ErrNoPassphrase, wrapped with the name. Other errors
-// are those of r.
+// chain.ErrNoKey or chain.ErrNoPassphrase, wrapped with the name. Where keys
+// demand a signature, its lack is a *chain.CorruptError that wraps
+// pgp.ErrSigner, and is known at the end only: nothing may be done with the
+// plaintext before. Other errors are those of r.
 //
 // All forms are read that GnuPG writes: encrypted packets of tags 18, 20 and,
 // if keys say so, 9; every compression and cipher but IDEA.
@@ -76,6 +78,11 @@ func NewReader(ctx context.Context, r io.Reader, layer chain.Layer, keys *pgp.Ke
 // none are wanted.
 func (r *Reader) open(ctx context.Context, layer chain.Layer, keys *pgp.Keys, spacing int64) error {
 	buf := bufio.NewReaderSize(r.src, bufferLen)
+	if layer != chain.OpenPGP && keys != nil {
+		if err := keys.Unsigned(); err != nil {
+			return chain.CorruptBy(r.name, err)
+		}
+	}
 	switch layer {
 	case chain.Plain:
 		r.d = &plainDecoder{r: buf, scan: scan{on: spacing > 0}}
@@ -149,6 +156,8 @@ func (r *Reader) translate(err error) error {
 		return r.src.err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return chain.Corrupt(r.name, "it ends too early")
+	case errors.Is(err, pgp.ErrSigner), errors.Is(err, pgp.ErrSignature):
+		return chain.CorruptBy(r.name, err)
 	}
 	return chain.Corrupt(r.name, err.Error())
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha1"
 	"encoding/binary"
+	"errors"
 	"hash"
 	"hash/crc32"
 	"math"
@@ -87,6 +88,10 @@ type pgpSealer struct {
 	opts    Options
 	session pgp.Session
 
+	signer  pgp.Signer // nil: it is not signed
+	onePass []byte     // the packet before the content, if it is signed
+	content hash.Hash  // what the signature is over
+
 	cfb   *pgp.CFB
 	mdc   hash.Hash
 	head  int64  // offset of the encrypted packet's first length
@@ -112,6 +117,12 @@ func newPGPSealer(out *output, enc *pgp.Encrypter, o Options) (*pgpSealer, error
 		return nil, err
 	}
 	s := &pgpSealer{out: out, opts: o, session: pgp.Session{Cipher: pgp.AES256, Key: key}, mdc: sha1.New()}
+	if s.signer = enc.Signer(); s.signer != nil {
+		if s.onePass, err = pgp.OnePassPacket(s.signer); err != nil {
+			return nil, err
+		}
+		s.content = s.signer.Hash().New()
+	}
 	block, err := s.session.Block()
 	if err != nil {
 		return nil, err
@@ -134,7 +145,7 @@ func (s *pgpSealer) encode(e *encoder, j *job) {
 	j.framed = j.framed[:0]
 	p := j.plain
 	if j.index == 0 {
-		j.framed = append(j.framed, 0xc0|pgp.TagLiteral)
+		j.framed = append(append(j.framed, s.onePass...), 0xc0|pgp.TagLiteral)
 	}
 	switch head := j.headLen(); j.ending {
 	case small:
@@ -156,7 +167,7 @@ func (s *pgpSealer) encode(e *encoder, j *job) {
 	if j.ending != goesOn {
 		j.framed = append(append(j.framed, literalStart[:j.headLen()]...), p...)
 	}
-	j.stored = e.deflate(j.stored[:0], j.framed, j.ending == last)
+	j.stored = e.deflate(j.stored[:0], j.framed, j.ending == last && s.signer == nil)
 }
 
 // headLen returns how much of the literal packet's start is in the chunk.
@@ -167,7 +178,12 @@ func (j *job) headLen() int {
 	return 0
 }
 
-func (s *pgpSealer) chunk(j *job) error { return s.encrypt(j.stored) }
+func (s *pgpSealer) chunk(j *job) error {
+	if s.signer != nil {
+		s.content.Write(j.plain)
+	}
+	return s.encrypt(j.stored)
+}
 
 // encrypt adds p, which it overwrites, to what is encrypted.
 func (s *pgpSealer) encrypt(p []byte) error {
@@ -207,6 +223,9 @@ func (s *pgpSealer) overhead(chunks int, stored int64) int64 {
 	if !s.opts.NoTrailer {
 		n += int64(chunks*chunkEntry + footerLen)
 	}
+	if s.signer != nil {
+		n += usualSignature
+	}
 	return n
 }
 
@@ -222,6 +241,9 @@ func (s *pgpSealer) finish(l *Layout, sizes []chunkSize, plainSize int64) error 
 			return err
 		}
 	}
+	if err := s.sign(); err != nil {
+		return err
+	}
 	s.mdc.Write([]byte(mdcHead))
 	if err := s.encryptOnly(s.mdc.Sum([]byte(mdcHead))); err != nil {
 		return err
@@ -235,7 +257,26 @@ func (s *pgpSealer) finish(l *Layout, sizes []chunkSize, plainSize int64) error 
 	return s.out.write(s.piece)
 }
 
-// trailer returns the trailer as the end of the deflate stream.
+// usualSignature is about the size of the packets of a signature.
+const usualSignature = 400
+
+// sign ends the deflate stream of a signed message with the signature.
+func (s *pgpSealer) sign() error {
+	if s.signer == nil {
+		return nil
+	}
+	sig, err := s.signer.Sign(s.content)
+	if err != nil {
+		return err
+	}
+	if storedLen(len(sig)) > signatureLen {
+		return errors.New("the signature is too long")
+	}
+	return s.encrypt(storedBlocks(nil, sig, true))
+}
+
+// trailer returns the trailer as the end of the deflate stream, but for a
+// signature. It is part of what is signed.
 func (s *pgpSealer) trailer(t *trailer) []byte {
 	isSmall := t.plainSize+literalHead < minChunk
 	atLeast := 0
@@ -247,7 +288,7 @@ func (s *pgpSealer) trailer(t *trailer) []byte {
 	var b []byte
 	switch {
 	case t.plainSize == 0:
-		b = append(b, 0xc0|pgp.TagLiteral)
+		b = append(append(b, s.onePass...), 0xc0|pgp.TagLiteral)
 		b = pgp.AppendLength(b, int64(literalHead+n))
 		b = append(b, literalStart...)
 	case !isSmall:
@@ -257,7 +298,10 @@ func (s *pgpSealer) trailer(t *trailer) []byte {
 	b = append(b, table...)
 	back := storedLen(len(b) + footerLen)
 	b = t.appendFooter(b, start, trailerKey(s.session.Key), int64(back))
-	return storedBlocks(nil, b, true)
+	if s.signer != nil {
+		s.content.Write(b[start:])
+	}
+	return storedBlocks(nil, b, s.signer == nil)
 }
 
 const (

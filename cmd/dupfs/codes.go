@@ -9,6 +9,7 @@ import (
 	"dupfs/backends"
 	"dupfs/backends/all"
 	"dupfs/chain"
+	"dupfs/chain/pgp"
 	"dupfs/chain/restore"
 	"dupfs/chain/snapshot"
 	"dupfs/chain/store"
@@ -75,6 +76,8 @@ func classes() []class {
 		{errNoBackups, exitException, "check the URL (and --file-prefix); `dupfs SOURCE URL` makes the first backup"},
 		{errPassphraseEOF, exitException, "export PASSPHRASE, or give --passphrase-file FILE"},
 		{chain.ErrNoPassphrase, exitException, "export PASSPHRASE, or give --passphrase-file FILE"},
+		{pgp.ErrSigner, exitUnsigned, "without --sign-key it would be read; somebody else may have put it there"},
+		{pgp.ErrSignature, exitGPG, "it was changed after it was signed"},
 		{chain.ErrNoKey, exitGPG, "is PASSPHRASE the one this archive was made with, and the secret key here?"},
 		{snapshot.ErrBefore, exitNoPoint, "`dupfs status URL` lists the times there are backups of"},
 		{all.ErrScheme, exitUser, "known are file, swift, azure, s3, sftp, scp, webdav(s), http(s) and rclone"},

@@ -115,7 +115,7 @@ func (e *environ) open(ctx context.Context, c *cli.Context, url string) (*archiv
 func (a *archive) points(ctx context.Context) ([]chain.Point, error) {
 	if a.snapshot == nil {
 		s, err := snapshot.Open(ctx, a.store, snapshot.Options{
-			Dir:    filepath.Join(a.dir, "catalog"),
+			Dir:    filepath.Join(a.dir, a.openpgp.catalog()),
 			MaxAge: listingAge,
 			Note:   func(text string) { a.env.note(text) },
 		})

@@ -114,6 +114,11 @@ func (o *openpgp) keys(ctx context.Context, c *cli.Context, dir string) (*pgp.Ke
 		return nil, err
 	}
 	k.Cache = cache
+	if o.sign != "" {
+		if err := o.demandSigner(ctx, k); err != nil {
+			return nil, err
+		}
+	}
 	return k, nil
 }
 
@@ -155,7 +160,69 @@ func (o *openpgp) encrypter(ctx context.Context, c *cli.Context, keys *pgp.Keys)
 			opts.To = append(opts.To, t)
 		}
 	}
+	if o.sign != "" {
+		var err error
+		if opts.Sign, err = o.signer(ctx, opts.Passphrase); err != nil {
+			return nil, fail(exitGPG, err, "`gpg --list-secret-keys` shows the keys there are; SIGN_PASSPHRASE unlocks them")
+		}
+	}
 	return pgp.NewEncrypterTo(opts)
+}
+
+// signer returns what signs. Its passphrase is SIGN_PASSPHRASE; PASSPHRASE
+// stands in where the archive is encrypted to that key, or to a passphrase.
+func (o *openpgp) signer(ctx context.Context, archive string) (pgp.Signer, error) {
+	var given []string
+	if p, ok := o.e.lookup("SIGN_PASSPHRASE"); ok {
+		given = append(given, p)
+	} else if p, ok := o.e.lookup("PASSPHRASE"); ok && (archive != "" || o.recipient(o.sign)) {
+		given = append(given, p)
+	}
+	for _, text := range o.keyFiles {
+		if s, err := pgp.NewKeySigner(text, o.sign, given, o.e.now); !errors.Is(err, pgp.ErrNoPublicKey) {
+			return s, err
+		}
+	}
+	options := gnupg.SignOptions{ID: o.sign, Passphrases: given, Now: o.e.now}
+	if _, ok := o.e.lookup("SIGN_PASSPHRASE"); !ok && !o.agent {
+		options.More = func(context.Context) (string, error) { return o.e.ask("GnuPG passphrase for signing key: ") }
+	}
+	return o.gpg.Signer(ctx, options)
+}
+
+// recipient reports whether a key is one of those that are encrypted to, as
+// far as their ids tell.
+func (o *openpgp) recipient(id string) bool {
+	return slices.ContainsFunc(append(slices.Clone(o.to), o.hidden...), func(to string) bool {
+		a, b := strings.TrimPrefix(strings.ToUpper(to), "0X"), strings.TrimPrefix(strings.ToUpper(id), "0X")
+		return strings.HasSuffix(a, b) || strings.HasSuffix(b, a)
+	})
+}
+
+// demandSigner makes keys accept only what the signing key has signed.
+func (o *openpgp) demandSigner(ctx context.Context, keys *pgp.Keys) error {
+	for _, text := range o.keyFiles {
+		if err := keys.DemandSigner(text, o.sign, o.e.now()); !errors.Is(err, pgp.ErrNoPublicKey) {
+			return err
+		}
+	}
+	file, err := o.gpg.Export(ctx, o.sign)
+	if err == nil {
+		err = keys.DemandSigner(file, o.sign, o.e.now())
+	}
+	if err != nil {
+		return fail(exitGPG, fmt.Errorf("--sign-key: %w", err), "`gpg --list-keys` shows the keys there are; see --key-file, too")
+	}
+	return nil
+}
+
+// catalog returns the name of the directory of an archive's catalogs. What was
+// learned from files that nobody had to sign is not used where somebody must.
+func (o *openpgp) catalog() string {
+	if o.sign == "" {
+		return "catalog"
+	}
+	return "catalog-" + strings.TrimPrefix(strings.ToUpper(o.sign), "0X")
 }
 
 // target returns the public key that an id names: of the key files if one has
