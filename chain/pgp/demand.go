@@ -78,10 +78,16 @@ func (k *Keys) signedAsDemanded(all []Signature) error {
 		}
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("it is not signed, but a signature by key %s is demanded: %w", k.demanded, ErrSigner)
+		return signerError("it is not signed, but a signature by key " + k.demanded + " is demanded")
 	}
-	return fmt.Errorf("it was signed by key %016X, not %s: %w", all[0].KeyID, k.demanded, ErrSigner)
+	return signerError(fmt.Sprintf("it was signed by key %016X, not %s", all[0].KeyID, k.demanded))
 }
+
+// signerError says more closely what ErrSigner says.
+type signerError string
+
+func (e signerError) Error() string        { return string(e) }
+func (e signerError) Is(target error) bool { return target == ErrSigner }
 
 // Unsigned is the error for a file whose format has no signatures, nil if none
 // is demanded.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"dupfs/chain"
 	"dupfs/chain/backup"
+	"dupfs/chain/pgp"
 	"dupfs/chain/selection"
 	"dupfs/chain/snapshot"
 	"dupfs/chain/when"
@@ -206,7 +208,7 @@ func (a *archive) base(ctx context.Context, c *cli.Context, verb, src string) (*
 	}
 	switch {
 	case verb == "full":
-		return nil, a.oneSecret(ctx, c)
+		return nil, a.oneSecret(ctx, c, false)
 	case len(points) == 0 && verb == "incremental":
 		return nil, fail(exitNoSigs, fmt.Errorf("%s: there is no backup to build an increment on", a.shown), "make a full one: dupfs full SOURCE URL")
 	case len(points) == 0:
@@ -216,12 +218,16 @@ func (a *archive) base(ctx context.Context, c *cli.Context, verb, src string) (*
 		return nil, err
 	} else if old && verb != "incremental" {
 		fmt.Fprintln(a.env.stdout, "Last full backup is too old, forcing full backup")
-		return nil, a.oneSecret(ctx, c)
+		return nil, a.oneSecret(ctx, c, false)
 	}
-	if err := a.oneSecret(ctx, c); err != nil {
+	if err := a.oneSecret(ctx, c, true); err != nil {
 		return nil, err
 	}
 	base, err := a.snapshot.Base(ctx)
+	if a.openpgp.public() && errors.Is(err, chain.ErrNoKey) {
+		return nil, fail(exitGPG, fmt.Errorf("the last backup cannot be built on: the local catalog does not know it, and %w", err),
+			"make a full backup, which needs no secret key: dupfs full SOURCE URL")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the last backup cannot be built on: %w", err)
 	}
@@ -238,10 +244,12 @@ func (a *archive) chains() []*chain.Chain {
 
 // oneSecret makes sure, before anything is written to an encrypted archive,
 // that the passphrase in hand opens what is there: an archive with two
-// passphrases is one that nobody can restore.
-func (a *archive) oneSecret(ctx context.Context, c *cli.Context) error {
+// passphrases is one that nobody can restore. Who gives several has both.
+// Nothing need be opened to encrypt to public keys; an increment to them reads
+// what it is built on from the local catalog, or fails.
+func (a *archive) oneSecret(ctx context.Context, c *cli.Context, increment bool) error {
 	chains := a.chains()
-	if layer(c) != chain.OpenPGP || len(chains) == 0 {
+	if layer(c) != chain.OpenPGP || len(chains) == 0 || a.openpgp.public() && !increment {
 		return nil
 	}
 	sets := chains[len(chains)-1].Sets
@@ -249,10 +257,41 @@ func (a *archive) oneSecret(ctx context.Context, c *cli.Context) error {
 	if m == nil || m.Layer != chain.OpenPGP {
 		return nil
 	}
-	if _, err := a.store.Get(ctx, *m, maxManifest); err != nil {
+	_, err := a.store.Get(ctx, *m, maxManifest)
+	switch {
+	case err == nil && increment && !a.openpgp.public():
+		err = a.samePassphrase(ctx, c, *m)
+	case errors.Is(err, pgp.ErrSigner) && !increment:
+		return nil // it was opened
+	case errors.Is(err, pgp.ErrSigner):
+		return fail(exitUnsigned, fmt.Errorf("the last backup cannot be built on: %w", err), "begin a chain that is signed: dupfs full SOURCE URL")
+	case a.openpgp.public() && (errors.Is(err, chain.ErrNoKey) || errors.Is(err, chain.ErrNoPassphrase)):
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("before writing, the passphrase was tried on what is there: %w", err)
 	}
 	return nil
+}
+
+// samePassphrase makes sure that of several passphrases the one that is
+// written with opens the chain.
+func (a *archive) samePassphrase(ctx context.Context, c *cli.Context, m chain.Stored) error {
+	given, err := a.env.passphrases(c)
+	if err != nil || len(given) < 2 {
+		return err
+	}
+	body, err := a.store.Backend().Open(ctx, m.File, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = pgp.NewKeys(given[0]).Open(ctx, bufio.NewReader(body), m.File)
+	if errors.Is(err, chain.ErrNoKey) {
+		return fail(exitGPG, fmt.Errorf("the chain was written with another passphrase than the first one given: %w", err),
+			"a chain has one passphrase: give that one first, or begin a new chain with dupfs full")
+	}
+	return err
 }
 
 // maxManifest bounds the manifests that are read whole, in bytes.
@@ -296,7 +335,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
-		Progress: p, Notice: e.notice, OnKnown: known.add,
+		Progress: p, Notice: e.notice, OnKnown: known.add, OnIndex: a.extend,
 	}
 	var on backup.Base
 	if base != nil {
@@ -306,15 +345,23 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	stats, err := backup.Run(ctx, src, a.store, on, o)
 	stop()
 	if err == nil && !o.DryRun {
-		a.learn(ctx, known)
+		a.learn(ctx, known, stats.IndexErr)
 	}
 	return stats, err
 }
 
-// learn puts the new set and what is known of the source into the local
-// catalog. Without it the next backup is only slower.
-func (a *archive) learn(ctx context.Context, known *knownSpool) {
-	err := a.snapshot.Refresh(ctx)
+// extend puts the new set into the local catalog by its index, so that this
+// need not be fetched.
+func (a *archive) extend(ctx context.Context, index io.Reader) error {
+	if _, err := a.points(ctx); err != nil { // it may not have been there before
+		return err
+	}
+	return a.snapshot.Extend(ctx, index)
+}
+
+// learn puts what is known of the source into the local catalog; err is that of
+// extend. Without both the next backup is only slower.
+func (a *archive) learn(ctx context.Context, known *knownSpool, err error) {
 	if err == nil {
 		err = a.snapshot.NoteSource(ctx, known.all())
 	}

@@ -159,7 +159,11 @@ func (g *GPG) Export(ctx context.Context, id string) ([]byte, error) {
 		return nil, err
 	}
 	if r.err != nil || len(r.out) == 0 {
-		return nil, fmt.Errorf("%w: key %s: %s", pgp.ErrNoPublicKey, id, r.say())
+		text := r.say()
+		if strings.Contains(text, "nothing exported") {
+			text = "GnuPG has none of that name"
+		}
+		return nil, fmt.Errorf("%w: key %s: %s", pgp.ErrNoPublicKey, id, text)
 	}
 	return r.out, nil
 }
