@@ -100,7 +100,15 @@ func (g *gaveUp) Error() string {
 	}
 	return fmt.Sprintf("%v (tried %d times)", g.err, g.tries)
 }
-func (g *gaveUp) Unwrap() error { return g.err }
+
+// Unwrap hides io.ErrUnexpectedEOF: to who decodes a file it means that the
+// file is cut short, which a connection that broke off does not show.
+func (g *gaveUp) Unwrap() error {
+	if errors.Is(g.err, io.ErrUnexpectedEOF) {
+		return ErrTransient
+	}
+	return g.err
+}
 
 type retrier struct {
 	inner

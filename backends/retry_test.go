@@ -195,6 +195,19 @@ func TestRetryUnexpectedEOF(t *testing.T) {
 	})
 }
 
+// A connection that broke off once too often is not taken for the file's end.
+func TestRetryGivesUpWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, m, _ := retried(backends.RetryOptions{Tries: 2}, backendtest.Fault{Op: "get", Kind: backendtest.Break, At: 3, Count: -1,
+			Err: fmt.Errorf("%w: cut: %w", backends.ErrTransient, io.ErrUnexpectedEOF)})
+		store(t, m, "a", []byte("0123456789"))
+		_, err := get(t.Context(), b, "a", 0, -1)
+		if errors.Is(err, io.ErrUnexpectedEOF) || !errors.Is(err, backends.ErrTransient) || !strings.Contains(err.Error(), "cut") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestRetryBodyGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// Always after 10 bytes: little progress does not count.

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
 
+	"dupfs/backends"
 	"dupfs/chain"
 	"dupfs/chain/restore"
 )
@@ -51,6 +53,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	var flaky atomic.Bool // the store failed, which is no damage
 	counts := &restore.Progress{}
 	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load()} })
 	report, err := restore.Run(ctx, a.snapshot, tree, p, args[1], restore.Options{
@@ -58,12 +61,20 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 		NumericOwner: c.Bool("numeric-owner"),
 		NoOwner:      c.Bool("no-restore-ownership"),
 		Progress:     counts,
-		Warn:         func(p chain.Path, err error) { e.warn("%s: %v", p, err) },
+		Warn: func(p chain.Path, err error) {
+			if errors.Is(err, backends.ErrTransient) {
+				flaky.Store(true)
+			}
+			e.warn("%s: %v", p, err)
+		},
 	})
 	stop()
 	switch {
 	case err != nil:
 		return err
+	case report.Failed > 0 && flaky.Load():
+		return fail(exitBackend, fmt.Errorf("%s not restored, as the store failed; the rest is in %s", pluralWas(report.Failed), args[1]),
+			"try again later with --force, or see --timeout and --num-retries")
 	case report.Failed > 0 && cold > 0:
 		return fail(exitBackend, fmt.Errorf("%s not restored, the rest is in %s", pluralWas(report.Failed), args[1]), a.rehydrateHint(c, p))
 	case report.Failed > 0:
