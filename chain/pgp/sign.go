@@ -46,11 +46,14 @@ var errHash = errors.New("a hash function that is not used for signatures")
 // SignatureHash returns the hash function for a key's signatures. GnuPG refuses
 // one that is shorter than the numbers of an elliptic curve.
 func SignatureHash(key *packet.PublicKey) crypto.Hash {
-	switch key.PubKeyAlgo {
-	case packet.PubKeyAlgoECDSA, packet.PubKeyAlgoEdDSA:
-		if n, err := key.BitLength(); err == nil && n > 264 { // a point of 256 bits and its tag
-			return crypto.SHA512
-		}
+	// The size of a point: both coordinates and three bits of a tag, or for
+	// EdDSA one coordinate and a tag.
+	const ecdsa256, eddsa256 = 2*256 + 3, 256 + 7
+	n, err := key.BitLength()
+	switch {
+	case err != nil:
+	case key.PubKeyAlgo == packet.PubKeyAlgoECDSA && n > ecdsa256, key.PubKeyAlgo == packet.PubKeyAlgoEdDSA && n > eddsa256:
+		return crypto.SHA512
 	}
 	return crypto.SHA256
 }

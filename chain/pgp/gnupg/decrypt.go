@@ -25,7 +25,8 @@ func (g *GPG) SessionKey(ctx context.Context, r pgp.Recipient) (pgp.Session, err
 	if err != nil || s.Key != nil {
 		return s, err
 	}
-	if !g.Agent && v.locked && g.Passphrases != nil {
+	// Of the keys tried for a hidden recipient gpg does not tell which are locked.
+	if !g.Agent && (v.locked || r.KeyID == 0) && g.Passphrases != nil {
 		passphrases, err := g.Passphrases(ctx)
 		if err != nil {
 			return s, err

@@ -227,7 +227,7 @@ func signatureNumbers(b []byte) ([][]byte, error) {
 			numbers = append(numbers, value)
 		}
 	}
-	if len(numbers) == 0 || !bytes.HasPrefix(rest, []byte("))")) && !bytes.HasPrefix(rest, []byte(")")) {
+	if len(numbers) == 0 || !bytes.HasPrefix(rest, []byte("))")) {
 		return nil, errAnswer
 	}
 	return numbers, nil
