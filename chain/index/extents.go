@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 
 	"dupfs/chain"
 )
@@ -118,7 +119,7 @@ func (c *Catalog) runsAt(ctx context.Context, version, off int64) (content, []Ru
 	if ok && (len(runs) > 0 || off >= v.size) {
 		return v, runs, nil
 	}
-	n, err := c.Version(ctx, version)
+	n, inline, err := c.versionRow(ctx, version)
 	if errors.Is(err, fs.ErrNotExist) {
 		return v, nil, fmt.Errorf("%w: version %d is missing", ErrBadCatalog, version)
 	}
@@ -131,15 +132,56 @@ func (c *Catalog) runsAt(ctx context.Context, version, off int64) (content, []Ru
 	if !n.Known {
 		return v, nil, &UnknownError{version}
 	}
-	if v, err = c.content(version, n.Size); err != nil {
-		return v, nil, err
+	return c.runsOf(n, inline, off)
+}
+
+// Open returns a version as Version does, to read it: what Extents would look
+// up first is found on the way.
+func (c *Catalog) Open(ctx context.Context, version int64) (*Node, error) {
+	n, inline, err := c.versionRow(ctx, version)
+	if err == nil && n.Type == chain.File && n.Known && inline != nil {
+		_, _, err = c.runsOf(n, inline, 0)
 	}
-	if off < v.size {
-		if runs, err = c.page(version, off); err != nil {
-			return v, nil, err
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// versionRow returns a version, and its runs if they are in its row.
+func (c *Catalog) versionRow(ctx context.Context, version int64) (*Node, []byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	n, r := new(Node), new(row)
+	err := r.scanNode(c.st.version.QueryRow(OrdOf(version), version), n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil, fs.ErrNotExist
+	}
+	return n, r.runs, err
+}
+
+// runsOf finds the runs of a known file from a page that covers off, and keeps
+// them.
+func (c *Catalog) runsOf(n *Node, inline []byte, off int64) (v content, runs []Run, err error) {
+	v.size = n.Size
+	switch {
+	case off >= n.Size:
+	case inline == nil:
+		runs, err = c.page(n.ID, off)
+	default:
+		if runs, err = decodePage(0, inline); err == nil {
+			err = covers(runs, n.ID, off)
 		}
 	}
-	c.pages.add(version, v, runs)
+	// Most small files are whole in their row and need no version before.
+	if err == nil && n.Size > 0 && (inline == nil || slices.ContainsFunc(runs, func(r Run) bool { return r.Volume == 0 })) {
+		v, err = c.content(n.ID, n.Size)
+	}
+	if err != nil {
+		return v, nil, err
+	}
+	c.pages.add(n.ID, v, runs)
 	return v, runs, nil
 }
 
@@ -154,31 +196,27 @@ func (c *Catalog) content(version, size int64) (content, error) {
 	return v, bad(err)
 }
 
-// page reads the page that covers off.
+// page reads the page that covers off of a version whose runs are not in its
+// row.
 func (c *Catalog) page(version, off int64) ([]Run, error) {
-	var inline []byte
-	if err := c.r.QueryRow("SELECT runs FROM versions WHERE id=?", version).Scan(&inline); err != nil {
-		return nil, bad(err)
+	var at int64
+	var sealed []byte
+	if err := c.st.page.QueryRow(version, off).Scan(&at, &sealed); err != nil {
+		return nil, fmt.Errorf("%w: version %d has no runs at %d: %w", ErrBadCatalog, version, off, err)
 	}
-	var runs []Run
-	var err error
-	if inline != nil {
-		runs, err = decodePage(0, inline)
-	} else {
-		var at int64
-		var sealed []byte
-		if err := c.st.page.QueryRow(version, off).Scan(&at, &sealed); err != nil {
-			return nil, fmt.Errorf("%w: version %d has no runs at %d: %w", ErrBadCatalog, version, off, err)
-		}
-		runs, err = openPage(version, at, sealed)
+	runs, err := openPage(version, at, sealed)
+	if err == nil {
+		err = covers(runs, version, off)
 	}
-	if err != nil {
-		return nil, err
+	return runs, err
+}
+
+// covers checks that the last of the runs goes beyond off.
+func covers(runs []Run, version, off int64) error {
+	if n := len(runs); n == 0 || runs[n-1].FileOff+runs[n-1].Len <= off {
+		return fmt.Errorf("%w: version %d has no runs at %d", ErrBadCatalog, version, off)
 	}
-	if len(runs) == 0 || runs[len(runs)-1].FileOff+runs[len(runs)-1].Len <= off {
-		return nil, fmt.Errorf("%w: version %d has no runs at %d", ErrBadCatalog, version, off)
-	}
-	return runs, nil
+	return nil
 }
 
 // corrupt returns the *chain.CorruptError of a version.

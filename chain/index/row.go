@@ -132,8 +132,10 @@ func (n *Node) Ord() int { return int(n.ID & ordMask) }
 func OrdOf(version int64) int { return int(version & ordMask) }
 
 // scanNode reads nodeColumns, the name by which the node was found, and more.
-func scanNode(s scanner, n *Node, more ...any) error {
-	var r row
+func scanNode(s scanner, n *Node, more ...any) error { return new(row).scanNode(s, n, more...) }
+
+// scanNode is scanNode, and keeps the row.
+func (r *row) scanNode(s scanner, n *Node, more ...any) error {
 	var count sql.NullInt64
 	var name []byte
 	if err := r.scan(s, append([]any{&count, &name}, more...)...); err != nil {

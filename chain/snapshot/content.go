@@ -30,10 +30,12 @@ func (a *Archive) OpenVersion(ctx context.Context, version uint64) (chain.Conten
 	}
 	var out *content
 	err = l.doVersion(ctx, id, func(c *index.Catalog) error {
-		if err := l.learn(ctx, c, id); err != nil {
-			return err
+		n, err := c.Open(ctx, id)
+		if err == nil && n.Type == chain.File && !n.Known {
+			if err = l.learn(ctx, c, id); err == nil {
+				n, err = c.Open(ctx, id)
+			}
 		}
-		n, err := c.Version(ctx, id)
 		if err != nil {
 			return err
 		}
