@@ -317,6 +317,10 @@ func (a *archive) tooOld(c *cli.Context) (bool, error) {
 	return chains[len(chains)-1].Start().Before(limit), nil
 }
 
+// backupMemory bounds the content and signatures that a backup holds ahead of
+// the packer, in bytes.
+const backupMemory = 64 << 20
+
 // backup runs the engine and shows how it goes on.
 func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *selection.Selection, base *snapshot.Base) (*backup.Stats, error) {
 	e := a.env
@@ -334,6 +338,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 		Now: e.clock(c), Last: a.newest(), Layer: layer(c),
 		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
+		Memory:  backupMemory,
 		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
 		Progress: p, Notice: e.notice, OnKnown: known.add, OnIndex: a.extend,
 	}

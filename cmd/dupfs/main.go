@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -52,7 +53,14 @@ func (e *environ) getenv(name string) string {
 	return v
 }
 
+// softMemory is what the collector tries to stay below, in bytes: what is
+// bounded elsewhere is live, this is about what is not any more.
+const softMemory = 200 << 20
+
 func main() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softMemory)
+	}
 	e := &environ{
 		stdin:    bufio.NewReader(os.Stdin),
 		stdout:   os.Stdout,
