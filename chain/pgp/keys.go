@@ -308,11 +308,11 @@ func (k *Keys) find(ctx context.Context, esks []esk, p probe) (Session, error) {
 		}
 		ids = append(ids, fmt.Sprintf("%016X", r.KeyID))
 		s, ok, err := k.openPKESK(ctx, r, key, p)
-		if errors.Is(err, chain.ErrNoKey) {
-			refused, err = err, nil // another one may fit
-		}
-		if ok || err != nil {
+		if ok || ctx.Err() != nil {
 			return s, err
+		}
+		if refused == nil {
+			refused = err // another one may fit
 		}
 	}
 	if len(symmetric) > 0 {

@@ -41,6 +41,7 @@ type environ struct {
 	secretMu    sync.Mutex
 	secretText  string // the passphrase, once it is known
 	secretKnown bool
+	secretErr   error // why it will not become known
 
 	commandMu   sync.Mutex
 	commandText string // what --password-command printed
@@ -94,8 +95,9 @@ func run(ctx context.Context, e *environ, args []string) int {
 	if err == nil {
 		err = app.RunContext(ctx, append([]string{"dupfs"}, argv...))
 	}
-	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("%w: %s", cause, "nothing half done was left")
+	var sig errSignal
+	if cause := context.Cause(ctx); err != nil && errors.As(cause, &sig) && (errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
+		err = fmt.Errorf("%w, nothing half done was left", sig)
 	}
 	return e.report(err)
 }

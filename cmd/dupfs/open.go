@@ -211,14 +211,11 @@ func layer(c *cli.Context) chain.Layer {
 func (e *environ) secret(c *cli.Context, twice bool) (string, error) {
 	e.secretMu.Lock()
 	defer e.secretMu.Unlock()
-	if !e.secretKnown {
-		p, err := e.passphrase(c, twice)
-		if err != nil {
-			return "", err
-		}
-		e.secretText, e.secretKnown = p, true
+	if !e.secretKnown && e.secretErr == nil {
+		e.secretText, e.secretErr = e.passphrase(c, twice)
+		e.secretKnown = e.secretErr == nil
 	}
-	return e.secretText, nil
+	return e.secretText, e.secretErr
 }
 
 // backendOptions collects what the drivers may want to know.
