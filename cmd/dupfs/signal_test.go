@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dupfs/internal/need"
+)
+
+// start runs dupfs in the world without waiting for it.
+func (w *world) start(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	w.t.Helper()
+	cmd := exec.Command(binary, args...)
+	cmd.Dir, cmd.Env = w.dir, w.env
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd, &out
+}
+
+// await waits until something is so.
+func (w *world) await(what string, so func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(commandTime); !so(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("%s: not in %s", what, commandTime)
+		}
+	}
+}
+
+// ended waits for a program and returns its exit status, -1 after a signal
+// that killed it.
+func (w *world) ended(cmd *exec.Cmd) int {
+	w.t.Helper()
+	timer := time.AfterFunc(commandTime, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	_ = cmd.Wait()
+	return cmd.ProcessState.ExitCode()
+}
+
+// A backup that is interrupted says so and leaves the archive as it was.
+func TestInterruptedBackup(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			url := w.url("archive")
+			w.write("src/file", "content\n")
+			w.dupfs("--current-time", at(0), "src", url)
+			before := w.sh("cd archive; ls; cat * | sha256sum")
+			w.sh("head -c 60000000 /dev/urandom > src/big")
+			cmd, out := w.start("--volsize", "1", "src", url)
+			w.await("a second volume", func() bool {
+				n, _ := filepath.Glob(w.path("archive/duplicity-inc.*.vol2.*"))
+				return len(n) > 0
+			})
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			if code := w.ended(cmd); code != exitInterrupted || !strings.Contains(out.String(), "nothing half done was left") {
+				t.Errorf("exit %d\n%s", code, out)
+			}
+			if after := w.sh("cd archive; ls; cat * | sha256sum"); after != before {
+				t.Errorf("the archive was\n%sand is\n%s", before, after)
+			}
+			w.dupfs("src", url)
+			w.dupfs("verify", "--compare-data", url, "src")
+		})
+	}
+}
+
+// A mount in front ends with SIGINT and SIGTERM; one that was killed is
+// replaced by the next.
+func TestMountSignals(t *testing.T) {
+	need.FUSE(t)
+	w := newWorld(t)
+	url := w.url("archive")
+	w.write("src/file", "content\n")
+	w.dupfs("--current-time", at(0), "src", url)
+	w.sh("mkdir mnt")
+	file := w.path("mnt/snapshots/latest/file")
+	mounted := func() bool {
+		text, _ := os.ReadFile(file)
+		return string(text) == "content\n"
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		cmd, out := w.start("mount", "-f", url, "mnt")
+		w.await("the mount", mounted)
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if code := w.ended(cmd); code != 0 {
+			t.Errorf("%s: exit %d\n%s", sig, code, out)
+		}
+		if mounted() {
+			t.Fatalf("%s: still mounted", sig)
+		}
+	}
+	cmd, _ := w.start("mount", "-f", url, "mnt")
+	w.await("the mount", mounted)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(cmd)
+	if _, err := os.ReadFile(file); err == nil {
+		t.Fatal("a dead mount was read")
+	}
+	w.dupfs("mount", url, "mnt")
+	if !mounted() {
+		t.Error("the dead mount was not replaced")
+	}
+	w.dupfs("umount", "mnt")
+}
