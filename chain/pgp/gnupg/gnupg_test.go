@@ -80,7 +80,7 @@ func (h *home) generate(name, passphrase, sign, encr string) string {
 		h.gpg(nil, passphrase, "--quick-add-key", fingerprint, encr, "encr", "never")
 	}
 	// What the agent remembers must not stand in for a passphrase.
-	h.run(nil, "gpgconf", "--kill", "gpg-agent")
+	h.run(nil, "gpgconf", "--reload", "gpg-agent")
 	return fingerprint
 }
 
@@ -161,7 +161,7 @@ func TestSessionKey(t *testing.T) {
 				t.Fatalf("recipient %d, hidden %v: %v", i, hidden, err)
 			}
 		}
-		h.run(nil, "gpgconf", "--kill", "gpg-agent")
+		h.run(nil, "gpgconf", "--reload", "gpg-agent")
 		for _, bad := range []*GPG{h.user(), h.user("wrong")} {
 			_, err := bad.SessionKey(ctx, pgp.Recipient{KeyID: 5, Body: bodies[0]})
 			if !errors.Is(err, chain.ErrNoKey) || !strings.Contains(err.Error(), "assphrase") && !hidden {
@@ -265,7 +265,7 @@ func TestSignerRefused(t *testing.T) {
 	} {
 		asked = 0
 		c.o.Now = time.Now
-		h.run(nil, "gpgconf", "--kill", "gpg-agent")
+		h.run(nil, "gpgconf", "--reload", "gpg-agent")
 		_, err := h.user().Signer(t.Context(), c.o)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || asked != c.asked {
 			t.Errorf("%s: %v, asked %d times", c.name, err, asked)
