@@ -135,18 +135,42 @@ func (c *Catalog) runsAt(ctx context.Context, version, off int64) (content, []Ru
 	return c.runsOf(n, inline, off)
 }
 
-// Open returns a version as Version does, to read it: what Extents would look
-// up first is found on the way.
-func (c *Catalog) Open(ctx context.Context, version int64) (*Node, error) {
+// Open returns the size of a file and whether its runs are known, without which
+// the size is only a bound. It costs no query after Children has returned the
+// file, and finds what Extents would look up first. fs.ErrNotExist if there is no
+// such version, fs.ErrInvalid if it is no file.
+func (c *Catalog) Open(ctx context.Context, version int64) (size int64, known bool, err error) {
+	if v, _, ok := c.pages.find(version, 0); ok {
+		return v.size, true, nil
+	}
 	n, inline, err := c.versionRow(ctx, version)
-	if err == nil && n.Type == chain.File && n.Known && inline != nil {
+	if err == nil && n.Type != chain.File {
+		err = fmt.Errorf("version %d is no file: %w", version, fs.ErrInvalid)
+	}
+	if err == nil && n.Known && inline != nil {
 		_, _, err = c.runsOf(n, inline, 0)
 	}
 	if err != nil {
-		return nil, err
+		return 0, false, err
 	}
-	return n, nil
+	return n.Size, n.Known, nil
 }
+
+// keep keeps the runs of a file that was listed, if nothing else must be asked
+// for them: files are often opened next. What is wrong with them is found then.
+func (c *Catalog) keep(n *Node, inline []byte) {
+	if n.Type != chain.File || !n.Known || inline == nil && n.Size > 0 {
+		return
+	}
+	runs, err := decodePage(0, inline)
+	if err != nil || n.Size > 0 && covers(runs, n.ID, 0) != nil || slices.ContainsFunc(runs, ofBase) {
+		return
+	}
+	c.pages.add(n.ID, content{size: n.Size}, runs)
+}
+
+// ofBase reports whether a run is copied from the version before.
+func ofBase(r Run) bool { return r.Volume == 0 }
 
 // versionRow returns a version, and its runs if they are in its row.
 func (c *Catalog) versionRow(ctx context.Context, version int64) (*Node, []byte, error) {
@@ -175,7 +199,7 @@ func (c *Catalog) runsOf(n *Node, inline []byte, off int64) (v content, runs []R
 		}
 	}
 	// Most small files are whole in their row and need no version before.
-	if err == nil && n.Size > 0 && (inline == nil || slices.ContainsFunc(runs, func(r Run) bool { return r.Volume == 0 })) {
+	if err == nil && n.Size > 0 && (inline == nil || slices.ContainsFunc(runs, ofBase)) {
 		v, err = c.content(n.ID, n.Size)
 	}
 	if err != nil {

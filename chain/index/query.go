@@ -185,8 +185,12 @@ func (c *Catalog) list(ctx context.Context, st *sql.Stmt, ord int, parent int64,
 	}
 	for rows.Next() {
 		var n Node
-		if err := scanNode(rows, &n, more...); err != nil {
+		var r row
+		if err := r.scanNode(rows, &n, more...); err != nil {
 			return nil, err
+		}
+		if !source {
+			c.keep(&n, r.runs)
 		}
 		n.Ctime, n.Ino = ctime.Int64, uint64(ino.Int64)
 		nodes = append(nodes, n)

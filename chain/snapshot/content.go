@@ -30,19 +30,16 @@ func (a *Archive) OpenVersion(ctx context.Context, version uint64) (chain.Conten
 	}
 	var out *content
 	err = l.doVersion(ctx, id, func(c *index.Catalog) error {
-		n, err := c.Open(ctx, id)
-		if err == nil && n.Type == chain.File && !n.Known {
+		size, known, err := c.Open(ctx, id)
+		if err == nil && !known {
 			if err = l.learn(ctx, c, id); err == nil {
-				n, err = c.Open(ctx, id)
+				size, _, err = c.Open(ctx, id)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		if n.Type != chain.File {
-			return fmt.Errorf("version %d is no file: %w", version, fs.ErrInvalid)
-		}
-		out = &content{l, id, n.Size}
+		out = &content{l, id, size}
 		return nil
 	})
 	if err != nil {
