@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -104,7 +105,7 @@ var faults = []struct {
 	{name: "small pieces", sound: true, toxics: []toxic{
 		{"slicer", "downstream", map[string]any{"average_size": 1000, "size_variation": 500, "delay": 10}}}},
 	{name: "bodies cut short", sound: true, toxics: []toxic{
-		{"limit_data", "downstream", map[string]any{"bytes": 400_000}}}},
+		{"limit_data", "downstream", map[string]any{"bytes": 700_000}}}},
 	{name: "uploads cut short", toxics: []toxic{
 		{"limit_data", "upstream", map[string]any{"bytes": 300_000}}}},
 	{name: "reset in a body", toxics: []toxic{
@@ -118,7 +119,7 @@ var faults = []struct {
 }
 
 // impatient are options with which a command gives up soon.
-var impatient = []string{"--timeout", "2", "--num-retries", "3", "--backend-retry-delay", "0.2"}
+var impatient = []string{"--timeout", "2", "--num-retries", "4", "--backend-retry-delay", "0.2"}
 
 // faultTime is what a command may take at the very most until it gives up.
 const faultTime = 2 * time.Minute
@@ -342,11 +343,119 @@ func testStorms(t *testing.T, store string) {
 	s.set(1, http.StatusServiceUnavailable, "")
 	w.tried("storm", "--current-time", at(9), "src", target)
 	r := w.exec(nil, binary, append([]string{"--current-time", at(9), "src", target}, options...)...)
-	if most, _ := s.seen(); r.code == 0 || most != 3+4 {
-		t.Errorf("exit %d, %d tries; want 3 and then 4\n%s", r.code, most, r.stderr)
+	if most, _ := s.seen(); r.code == 0 || most != 4+4 {
+		t.Errorf("exit %d, %d tries; want 4 and 4\n%s", r.code, most, r.stderr)
 	}
 	s.set(0, 0, "")
 	if out := w.dupfs("status", target); strings.Contains(out, "damaged") || strings.Contains(out, "incomplete") {
 		t.Errorf("status:\n%s", out)
+	}
+}
+
+// breaker stands before a server and breaks off the transfer of volumes in the
+// middle.
+type breaker struct {
+	mu     sync.Mutex
+	method string // GET or PUT; "" breaks nothing
+	hang   bool   // says nothing more, instead of closing the connection
+	left   int    // how many it breaks; -1 all
+	broken int
+	done   chan struct{} // closed at the end of the test
+	next   *httputil.ReverseProxy
+}
+
+func (b *breaker) set(method string, hang bool, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.method, b.hang, b.left, b.broken = method, hang, n, 0
+}
+
+// breaks reports whether a request is to be broken.
+func (b *breaker) breaks(r *http.Request) (yes, hang bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.method == "" || r.Method != b.method || b.left == 0 || !strings.Contains(r.URL.Path, ".difftar") {
+		return false, false
+	}
+	b.left--
+	b.broken++
+	return true, b.hang
+}
+
+func (b *breaker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	yes, hang := b.breaks(r)
+	if !yes {
+		b.next.ServeHTTP(w, r)
+		return
+	}
+	if r.Method == http.MethodPut {
+		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
+	} else {
+		rec := httptest.NewRecorder()
+		b.next.ServeHTTP(rec, r)
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()[:rec.Body.Len()/2])
+		_ = http.NewResponseController(w).Flush()
+	}
+	if hang {
+		select {
+		case <-r.Context().Done(): // not for an upload, whose body was not read to its end
+		case <-b.done:
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// Transfers of volumes that break off, or stop, in the middle are repeated; if
+// that goes on the command fails and nothing half-written counts.
+func TestBrokenTransfers(t *testing.T) {
+	for _, store := range []string{"swift", "azure"} {
+		t.Run(store, func(t *testing.T) {
+			t.Parallel()
+			testBroken(t, store)
+		})
+	}
+}
+
+func testBroken(t *testing.T, store string) {
+	b := &breaker{done: make(chan struct{}), next: reverse(realServer(t, store))}
+	front := httptest.NewServer(b)
+	t.Cleanup(front.Close)
+	t.Cleanup(func() { close(b.done) })
+	w, target := faultyStore(t, store, front.Listener.Addr().String(), "broken")
+	w.sh("mkdir src; head -c 2500000 /dev/urandom > src/file")
+	w.dupfs("full", "--volsize", "1", "--current-time", at(0), "src", target)
+	for i, hang := range []bool{false, true} {
+		w.sh(fmt.Sprintf("rm -rf out; head -c 1500000 /dev/urandom > src/new%d", i))
+		backup := []string{"--volsize", "1", "--current-time", at(2*i + 1), "src", target}
+		b.set(http.MethodPut, hang, -1)
+		if w.tried("broken uploads", backup...) || b.broken < 4 {
+			t.Errorf("hang %v: stored, or broken only %d times", hang, b.broken)
+		}
+		b.set("", false, 0)
+		if out := w.dupfs("status", target); strings.Contains(out, "damaged") || strings.Contains(out, ".difftar") {
+			t.Errorf("after broken uploads:\n%s", out)
+		}
+		b.set(http.MethodPut, hang, 2)
+		backup[3] = at(2*i + 2)
+		if !w.tried("two broken uploads", backup...) || b.broken != 2 {
+			t.Errorf("hang %v: not stored, or broken %d times", hang, b.broken)
+		}
+		b.set(http.MethodGet, hang, 2)
+		if !w.tried("two broken downloads", "restore", target, "out", "--cache-size", "0") || b.broken != 2 {
+			t.Errorf("hang %v: not restored, or broken %d times", hang, b.broken)
+		} else {
+			w.sh("diff -r out src")
+		}
+		b.set(http.MethodGet, hang, -1)
+		if w.tried("broken downloads", "restore", "--force", target, "out", "--cache-size", "0") {
+			t.Errorf("hang %v: restored from nothing", hang)
+		}
+		b.set("", false, 0)
+		w.dupfs("restore", "--force", target, "out")
+		w.sh("diff -r out src")
 	}
 }
