@@ -19,7 +19,7 @@ func keyWorld(t testing.TB) *world {
 	w := newWorld(t)
 	w.env = slices.DeleteFunc(w.env, func(v string) bool { return strings.HasPrefix(v, "PASSPHRASE=") })
 	// Passphrases are hard to guess at a cost that tests need not pay.
-	writeFile(t, w.path("gnupg", "gpg-agent.conf"), "s2k-count 65536\n")
+	writeFile(t, w.path("gnupg", "gpg-agent.conf"), "s2k-count 65536\npinentry-program /bin/false\n")
 	return w
 }
 
@@ -44,7 +44,7 @@ func (w *world) gpg(passphrase string, args ...string) string {
 }
 
 // lock makes the agent forget all passphrases.
-func (w *world) lock() { w.exec(nil, "gpgconf", "--kill", "gpg-agent") }
+func (w *world) lock() { w.exec(nil, "gpgconf", "--reload", "gpg-agent") }
 
 // key makes a key pair and returns its fingerprint.
 func (w *world) key(name, passphrase, sign, encr string) string {
@@ -119,7 +119,7 @@ func TestEncryptKey(t *testing.T) {
 	os.RemoveAll(w.path("home", ".cache"))
 	w.want(31, "Bad passphrase", []string{"PASSPHRASE=wrong"}, "restore", url, w.path("none"))
 	w.want(30, "nobody to ask", nil, "restore", url, w.path("none"))
-	w.want(31, "no passphrase or key opens it", nil, "restore", "--use-agent", "--gpg-options=--no-autostart", url, w.path("none"))
+	w.want(31, "no passphrase or key opens it", nil, "restore", "--use-agent", url, w.path("none"))
 	w.want(0, "", []string{"PASSPHRASE=sesame"}, "restore", url, w.path("al"))
 	w.same("al")
 }
