@@ -19,6 +19,12 @@
 // packet. So a chunk is found by adding up lengths, decrypted from the
 // block of ciphertext before it, checked by its hash, and inflated, all alone.
 //
+// If it is signed, an announcement stands before the literal packet and the
+// signature, over all of its content with the trailer, behind it. Chunks do not
+// tell whether it is good: where a signature is demanded, a file's own trailer is
+// not believed, only what was noted when all of it was read, or is noted in an
+// index that is signed itself.
+//
 // A gzip file of ours has one member a chunk. Plain files have chunks of equal
 // length. What the chunks are is told by the Layout, and by a trailer within
 // the file (see trailer.go).
