@@ -229,10 +229,16 @@ func (l *line) ready(ctx context.Context, ord int) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	merged := false
+	defer func() {
+		if !merged { // also when it panics: the catalog must not stay in use
+			l.a.catalogs.release(e)
+		}
+	}()
 	if err := l.mergeTo(ctx, e, ord); err != nil {
-		l.a.catalogs.release(e)
 		return nil, err
 	}
+	merged = true
 	return e, nil
 }
 

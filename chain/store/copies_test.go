@@ -64,7 +64,7 @@ func TestCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBench(t, Options{Disk: disk, Memory: 1 << 20})
-	data := [][]byte{content(1_500_000), content(900_000)[1:]}
+	data := [][]byte{content(600_000), content(400_000)[1:]}
 	var files []*File
 	for i, d := range data {
 		f := scanned(t, b, bzip2File(t, b, i+1, d))
@@ -84,7 +84,7 @@ func TestCopies(t *testing.T) {
 	for g := range 4 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 0))
-			for range 30 {
+			for range 20 {
 				i := r.IntN(2)
 				off := r.Int64N(int64(len(data[i])))
 				read(i, off, min(r.Int64N(100_000), int64(len(data[i]))-off))
