@@ -384,11 +384,13 @@ type finder struct {
 	child, at *sql.Stmt
 	ord       int
 	stack     []frame
+	newest    sql.NullInt64 // version of the top of the stack, if it was just found
 }
 
 func newFinder(tx *sql.Tx, ord int) (f *finder, err error) {
 	f = &finder{ord: ord}
-	if f.child, err = tx.Prepare("SELECT id FROM children WHERE parent=? AND name=?"); err != nil {
+	if f.child, err = tx.Prepare(`SELECT id, (SELECT max(v.id) FROM versions v WHERE v.id BETWEEN c.id<<16 AND (c.id<<16)|?3)
+		FROM children c WHERE parent=?1 AND name=?2`); err != nil {
 		return nil, bad(err)
 	}
 	f.at, err = tx.Prepare("SELECT max(id) FROM versions WHERE id BETWEEN ?1<<16 AND (?1<<16)|?2")
@@ -410,7 +412,7 @@ func (f *finder) path(p chain.Path) (int64, error) {
 		}
 		name, _ := below(top.path, p)
 		next := frame{path: top.path.Join(name)}
-		err := f.child.QueryRow(top.id, []byte(next.path.Base())).Scan(&next.id)
+		err := f.child.QueryRow(top.id, []byte(next.path.Base()), f.ord).Scan(&next.id, &f.newest)
 		if errors.Is(err, sql.ErrNoRows) {
 			return 0, nil
 		}
@@ -433,9 +435,13 @@ func below(dir, p chain.Path) (name string, more bool) {
 
 // version returns the newest version of a path, 0 if there is none.
 func (f *finder) version(p chain.Path) (int64, error) {
+	f.newest = sql.NullInt64{}
 	id, err := f.path(p)
 	if err != nil || id == 0 {
 		return 0, err
+	}
+	if f.newest.Valid {
+		return f.newest.Int64, nil
 	}
 	var v sql.NullInt64
 	err = f.at.QueryRow(id, f.ord).Scan(&v)
