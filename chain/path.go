@@ -46,7 +46,7 @@ func clean(s string) bool {
 }
 
 // Compare orders paths as duplicity does: by components, as byte strings, a
-// parent before its children (FORMAT 3.5), so "a/b" sorts before "a b".
+// parent before its children, so "a/b" sorts before "a b".
 // It returns -1, 0 or +1.
 func (p Path) Compare(q Path) int {
 	n := min(len(p), len(q))

@@ -37,10 +37,6 @@ func runIndex(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	defer a.Close()
-	points, err := a.points(ctx)
-	if err != nil {
-		return err
-	}
 	count := a.snapshot.Progress()
 	stop := e.follow("index", func() progress {
 		return progress{done: count.Bytes.Load(), total: count.Expected.Load()}
@@ -53,7 +49,8 @@ func runIndex(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if points, err = a.points(ctx); err != nil { // with what was found damaged
+	points, err := a.points(ctx) // with what was found damaged
+	if err != nil {
 		return err
 	}
 	for _, p := range points {
@@ -61,12 +58,12 @@ func runIndex(ctx context.Context, e *environ, c *cli.Context) error {
 			e.warn("the backup of %s is damaged: %s", stamp(p.Time), p.Damage)
 		}
 	}
-	if n := count.Damaged.Load(); n > 0 {
-		e.warn("%s cannot be read whole", plural(n, "file"))
-	}
 	if c.Bool("upload") {
 		fmt.Fprintf(e.stdout, "%s stored\n", plural(count.Indexes.Load(), "index file"))
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s of %s known\n", plural(int64(len(points)), "point"), a.shown)
-	return err
+	fmt.Fprintf(e.stdout, "%s of %s known\n", plural(int64(len(points)), "point"), a.shown)
+	if n := count.Damaged.Load(); n > 0 {
+		return fail(exitDamaged, fmt.Errorf("%s cannot be read whole", plural(n, "file")), "`dupfs verify URL` names them")
+	}
+	return nil
 }
