@@ -346,7 +346,9 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	if base != nil {
 		on = &baseAdapter{base}
 	}
-	stop := e.follow("backup", func() progress { return backupProgress(p) })
+	size := e.count(ctx, func(ctx context.Context) (int64, error) { return sourceSize(ctx, src, sel) })
+	defer size.stop()
+	stop := e.follow("backup", func() progress { return backupProgress(p, base == nil, size) })
 	stats, err := backup.Run(ctx, src, a.store, on, o)
 	stop()
 	if err == nil && !o.DryRun {
@@ -396,9 +398,13 @@ func (e *environ) notice(n backup.Notice) {
 	e.note(fmt.Sprintf("%s: %v", n.Path, n.Err))
 }
 
-// backupProgress is measured in bytes of the source.
-func backupProgress(p *backup.Progress) progress {
-	out := progress{done: p.BytesRead.Load()}
+// backupProgress is measured in bytes of the source: of contents for a full
+// backup, else of what was compared, because most of it is not read.
+func backupProgress(p *backup.Progress, full bool, size *expected) progress {
+	out := progress{done: p.Bytes.Load(), total: size.sum.Load()}
+	if full {
+		out.done = p.BytesRead.Load()
+	}
 	if cur := p.Current.Load(); cur != nil {
 		out.text = cur.String()
 	}

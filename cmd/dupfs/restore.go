@@ -55,7 +55,9 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	var flaky atomic.Bool // the store failed, which is no damage
 	counts := &restore.Progress{}
-	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load()} })
+	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
+	defer size.stop()
+	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
 	report, err := restore.Run(ctx, a.snapshot, tree, p, args[1], restore.Options{
 		Force:        c.Bool("force"),
 		NumericOwner: c.Bool("numeric-owner"),
@@ -134,7 +136,9 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	counts := &restore.Progress{}
-	stop := e.follow("verify", func() progress { return progress{done: counts.Bytes.Load()} })
+	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
+	defer size.stop()
+	stop := e.follow("verify", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
 	report, err := restore.Verify(ctx, a.snapshot, tree, p, dir, restore.VerifyOptions{
 		CompareData: c.Bool("compare-data"),
 		Progress:    counts,
