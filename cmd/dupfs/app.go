@@ -94,6 +94,7 @@ func grammarOf(app *cli.App) *grammar {
 	}
 	delete(g.options, "v") // -v is duplicity's verbosity
 	g.options["v"] = g.options["verbosity"]
+	g.options["V"] = g.options["version"]
 	return g
 }
 

@@ -13,7 +13,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -25,6 +27,12 @@ import (
 // version is set by the linker in releases.
 var version = "0.1.0-dev"
 
+// duplicityVersion is what `duplicity --version` tells when it is dupfs. Front
+// ends choose their options by it and refuse old ones (duply 2.5 wants more
+// than 2.1.0); options of all versions are understood whatever it says. They
+// take the second word, or the last one.
+const duplicityVersion = "3.0.4"
+
 // environ is the world as a command sees it.
 type environ struct {
 	stdin          *bufio.Reader
@@ -32,6 +40,7 @@ type environ struct {
 	lookup         func(string) (string, bool)
 	now            func() time.Time
 	terminal       bool // progress may be shown on stderr
+	duplicity      bool // called by that name: scripts and front ends expect it
 
 	level int // of --verbosity
 
@@ -70,6 +79,9 @@ func main() {
 		now:      time.Now,
 		terminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
+	if len(os.Args) > 0 {
+		e.duplicity = filepath.Base(os.Args[0]) == "duplicity"
+	}
 	os.Exit(run(context.Background(), e, os.Args[1:]))
 }
 
@@ -92,7 +104,11 @@ func run(ctx context.Context, e *environ, args []string) int {
 
 	app := newApp(e)
 	argv, err := grammarOf(app).arrange(args)
-	if err == nil {
+	switch {
+	case err != nil:
+	case asksVersion(argv):
+		fmt.Fprintln(e.stdout, e.versionLine())
+	default:
 		err = app.RunContext(ctx, append([]string{"dupfs"}, argv...))
 	}
 	var sig errSignal
@@ -100,6 +116,22 @@ func run(ctx context.Context, e *environ, args []string) int {
 		err = fmt.Errorf("%w, nothing half done was left", sig)
 	}
 	return e.report(err)
+}
+
+// asksVersion reports whether --version is among arranged arguments.
+func asksVersion(argv []string) bool {
+	if i := slices.Index(argv, "--"); i >= 0 {
+		argv = argv[:i]
+	}
+	return slices.Contains(argv, "--version")
+}
+
+// versionLine is what --version prints.
+func (e *environ) versionLine() string {
+	if e.duplicity {
+		return "duplicity " + duplicityVersion
+	}
+	return "dupfs version " + version
 }
 
 // errSignal is the signal that ended a command.
