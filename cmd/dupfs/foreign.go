@@ -171,7 +171,8 @@ func (e *environ) retried(a backends.Attempt) {
 	if a.Name != "" {
 		what += " " + a.Name
 	}
-	e.note(fmt.Sprintf("%s: try %d failed, next in %.1f s: %v", what, a.N, a.Wait.Seconds(), a.Err))
+	why := strings.TrimPrefix(a.Err.Error(), what+": ")
+	e.note(fmt.Sprintf("%s: try %d failed, next in %.1f s: %s", what, a.N, a.Wait.Seconds(), why))
 }
 
 // webdavHeaders reads duplicity's --webdav-headers: name,value,name,value.

@@ -39,13 +39,15 @@ type environ struct {
 	stdout, stderr io.Writer
 	lookup         func(string) (string, bool)
 	now            func() time.Time
-	terminal       bool // progress may be shown on stderr
-	duplicity      bool // called by that name: scripts and front ends expect it
+	duplicity      bool     // called by that name: scripts and front ends expect it
+	terminal       bool     // progress may be shown on stderr
+	args           []string // the command line, with its secrets
 
 	level int // of --verbosity
 
 	outMu sync.Mutex               // of what follows, and of lines on stderr
 	bar   *progressbar.ProgressBar // shown now; nil: none
+	log   func(string, ...any)     // takes notes and warnings of a mount in the background; it locks outMu
 
 	secretMu    sync.Mutex
 	secretText  string // the passphrase, once it is known
@@ -82,7 +84,11 @@ func main() {
 	if len(os.Args) > 0 {
 		e.duplicity = filepath.Base(os.Args[0]) == "duplicity"
 	}
-	os.Exit(run(context.Background(), e, os.Args[1:]))
+	var err error
+	if e.args, err = takeOver(); err != nil {
+		os.Exit(e.report(err))
+	}
+	os.Exit(run(context.Background(), e, e.args))
 }
 
 // run carries out a command line and returns the exit status. The first

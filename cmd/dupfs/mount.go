@@ -180,22 +180,33 @@ func keyTrouble(err error) error {
 }
 
 // mountLog returns where the reasons of failed requests go: to stderr in
-// front, else to a file beside the catalog.
+// front, else to a file beside the catalog. There whatever else there is to
+// tell goes as well, each try that is repeated among it.
 func (e *environ) mountLog(c *cli.Context, a *archive) (func(string, ...any), error) {
 	if e.getenv(readyVariable) == "" {
 		return func(format string, args ...any) { e.warn(format, args...) }, nil
 	}
-	f, err := os.OpenFile(filepath.Join(a.dir, "mount.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(filepath.Join(a.dir, "mount.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	a.closers = append(a.closers, f.Close)
-	return func(format string, args ...any) {
+	log := func(format string, args ...any) {
 		e.outMu.Lock()
 		defer e.outMu.Unlock()
+		if at, err := f.Stat(); err == nil && at.Size() > maxMountLog {
+			_ = f.Truncate(0)
+		}
 		fmt.Fprintf(f, "%s %s\n", e.now().UTC().Format(time.RFC3339), printable(fmt.Sprintf(format, args...)))
-	}, nil
+	}
+	e.outMu.Lock()
+	e.log = log
+	e.outMu.Unlock()
+	return log, nil
 }
+
+// maxMountLog is the size in bytes from which on a mount's log begins anew.
+const maxMountLog = 8 << 20
 
 // sayReady tells a waiting parent that the mount can be used, and lets go of
 // the terminal.
@@ -221,7 +232,8 @@ func (e *environ) sayReady() error {
 }
 
 // mountBehind runs this program again in the background with the same
-// arguments, and returns when the mount can be used or has failed.
+// command line and variables, which it is told over a pipe, and returns when
+// the mount can be used or has failed.
 func mountBehind(ctx context.Context, e *environ, c *cli.Context) error {
 	args, err := positionals(c, 2, 2, "URL DIR")
 	if err != nil {
@@ -239,18 +251,29 @@ func mountBehind(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	defer r.Close()
-	cmd := exec.Command(self, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), readyVariable+"=1")
-	if e.secretKnown {
-		cmd.Env = append(cmd.Env, "PASSPHRASE="+e.secretText)
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, w.Close())
 	}
-	cmd.ExtraFiles = []*os.File{w}
+	defer ours.Close()
+	h := handover{Args: e.args, Env: os.Environ()}
+	if e.secretKnown {
+		h.Env = append(h.Env, "PASSPHRASE="+e.secretText)
+	}
+	cmd := exec.Command(self, shownArgs(h.Args)...)
+	cmd.Env = shownEnv(h.Env)
+	cmd.ExtraFiles = []*os.File{readyFD - 3: w, handoverFD - 3: theirs}
 	cmd.Stderr = w // until it is mounted, what it says is for us
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()
+	theirs.Close()
 	if err != nil {
 		return err
+	}
+	if err := h.give(ours); err != nil {
+		_ = cmd.Process.Kill()
+		return errors.Join(err, cmd.Wait())
 	}
 	return e.awaitMount(ctx, cmd, r)
 }

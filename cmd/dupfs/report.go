@@ -10,6 +10,10 @@ import (
 
 // warn tells the user of something that is not as it should be, on one line.
 func (e *environ) warn(format string, args ...any) {
+	if log := e.logging(); log != nil {
+		log("warning: "+format, args...)
+		return
+	}
 	e.outMu.Lock()
 	defer e.outMu.Unlock()
 	e.clearBar()
@@ -25,8 +29,12 @@ func (e *environ) hint(text string) {
 }
 
 // note tells of something that was helped, where somebody is looking or
-// --verbosity info asks for it.
+// --verbosity info asks for it. The log of a mount gets all.
 func (e *environ) note(text string) {
+	if log := e.logging(); log != nil {
+		log("note: %s", text)
+		return
+	}
 	if e.level < levelInfo && (!e.terminal || e.level < levelNotice) {
 		return
 	}
@@ -34,6 +42,13 @@ func (e *environ) note(text string) {
 	defer e.outMu.Unlock()
 	e.clearBar()
 	fmt.Fprintln(e.stderr, "note: "+printable(text))
+}
+
+// logging returns the log of a mount in the background, nil if there is none.
+func (e *environ) logging() func(string, ...any) {
+	e.outMu.Lock()
+	defer e.outMu.Unlock()
+	return e.log
 }
 
 // clearBar makes room for a line. The lock is held.
