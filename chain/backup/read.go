@@ -42,7 +42,8 @@ type reader struct {
 	*run
 	ctx   context.Context
 	it    *item
-	f     *os.File
+	f     *os.File    // nil for a file of an archive
+	at    io.ReaderAt // f, or the content in the archive
 	s     source // as the open file is
 	sig   *delta.Signature
 	small []byte // the content if it fits into one piece, else nil
@@ -85,10 +86,14 @@ func (r *run) prepare(ctx context.Context, it *item) error {
 // read reads the file, once more if it changed meanwhile and nothing of it has
 // been passed on.
 func (rd *reader) read() error {
+	if rd.from != nil {
+		return rd.readVersion()
+	}
 	var err error
 	if rd.f, err = rd.it.src.openFile(); err != nil {
 		return rd.lose(err)
 	}
+	rd.at = rd.f
 	defer rd.f.Close() // only read: the error says nothing
 	rd.o.hooks.opened(rd.it.path)
 	for try := 1; ; try++ {
@@ -194,9 +199,9 @@ func (rd *reader) load() error {
 // open returns the content, from the start. A read error ends it and is noted
 // in cut, so that what is made of the content fits together.
 func (rd *reader) open() io.Reader {
-	var r io.Reader = io.NewSectionReader(rd.f, 0, rd.s.Size)
+	var r io.Reader = io.NewSectionReader(rd.at, 0, rd.s.Size)
 	if rd.s.Data != nil {
-		r = &sparseReader{f: rd.f, data: rd.s.Data, size: rd.s.Size}
+		r = &sparseReader{f: rd.at, data: rd.s.Data, size: rd.s.Size}
 	}
 	rd.n, rd.cut = 0, nil
 	return &content{rd, r}

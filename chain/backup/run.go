@@ -23,6 +23,7 @@ type run struct {
 	o      Options
 	src    string
 	base   Base
+	from   *Origin // instead of src, nil for a backup
 	name   chain.Name
 	isRoot bool // the effective user is root
 	facts  facts
@@ -71,9 +72,18 @@ func (o Options) withDefaults() Options {
 // Run fails or ctx ends it removes what it has uploaded, which can take some
 // time more, at most two minutes.
 func Run(ctx context.Context, src string, st *store.Store, base Base, o Options) (*Stats, error) {
+	return newRun(src, base, o).do(ctx, st)
+}
+
+func newRun(src string, base Base, o Options) *run {
 	r := &run{o: o.withDefaults(), src: src, base: base, isRoot: os.Geteuid() == 0}
 	r.budget = semaphore.NewWeighted(r.o.Memory)
 	r.pieces = make(chan []byte, 16)
+	return r
+}
+
+// do does the run and returns its statistics.
+func (r *run) do(ctx context.Context, st *store.Store) (*Stats, error) {
 	r.stats.StartTime = time.Now()
 	err := r.times()
 	if err == nil {
@@ -144,6 +154,9 @@ func (r *run) pipeline(ctx context.Context, p *packer) error {
 	g.Go(func() error {
 		defer close(items)
 		defer close(jobs)
+		if r.from != nil {
+			return r.planTree(ctx, items, jobs)
+		}
 		return r.plan(ctx, items, jobs)
 	})
 	for range r.o.Workers {

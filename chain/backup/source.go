@@ -24,13 +24,17 @@ type directory struct {
 	refs atomic.Int32
 }
 
-// hold keeps d open.
-func (d *directory) hold() { d.refs.Add(1) }
+// hold keeps d open. A nil d, of an entry that no file system has, needs nothing.
+func (d *directory) hold() {
+	if d != nil {
+		d.refs.Add(1)
+	}
+}
 
 // release closes d if nobody else holds it. Nothing was written, so that the
 // error of closing says nothing.
 func (d *directory) release() {
-	if d.refs.Add(-1) == 0 {
+	if d != nil && d.refs.Add(-1) == 0 {
 		d.f.Close()
 	}
 }
@@ -48,6 +52,7 @@ type source struct {
 	dir      *directory
 	name     string // to open it in dir; "" for the root, which dir is, or holds alone
 	xattrs   bool   // Xattrs were read
+	version  uint64 // of a file of an archive; dir is nil then
 }
 
 // openDir opens a directory below parent, or, with parent nil, any path,

@@ -43,6 +43,7 @@ func newApp(e *environ) *cli.App {
 			verifyCommand(e),
 			statusCommand(e),
 			indexCommand(e),
+			compactCommand(e),
 			listFilesCommand(e),
 			collectionStatusCommand(e),
 			removeOlderCommand(e),
