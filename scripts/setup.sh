@@ -161,6 +161,7 @@ test)
 	need rdiff rdiff
 	need setfattr attr
 	need setfacl acl
+	need patch patch
 	need rsync rsync
 	need sshd openssh-server
 	need ssh-keygen openssh-client

@@ -2,13 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,12 +18,16 @@ import (
 
 func diffCommand(e *environ) *cli.Command {
 	return &cli.Command{
-		Name:        "diff",
-		Usage:       "show what changed between two times: + added, - deleted, M modified",
-		ArgsUsage:   "URL TIME1 TIME2 [PATH]",
-		Description: "dupfs diff URL 1W now etc     exit status 1 if anything differs",
-		Flags:       slices.Concat(archiveFlags(), []cli.Flag{jsonFlag(), currentTimeFlag()}),
-		Action:      func(c *cli.Context) error { return runDiff(c.Context, e, c) },
+		Name:      "diff",
+		Usage:     "show what changed between two times: + added, - deleted, M modified",
+		ArgsUsage: "URL TIME1 TIME2 [PATH]",
+		Description: `dupfs diff URL 1W now etc     exit status 1 if anything differs
+dupfs diff -u URL 1W now etc  the lines that changed, as patch -p1 reads them`,
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			&cli.BoolFlag{Name: "unified", Aliases: []string{"u"}, Usage: "the lines that changed"},
+			jsonFlag(), colorFlag(), currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runDiff(c.Context, e, c) },
 	}
 }
 
@@ -33,6 +38,10 @@ type difference struct {
 	Change string `json:"change"` // added, deleted, modified
 	Path   string `json:"path"`
 	B64    string `json:"path_b64,omitempty"`
+	Diff   string `json:"diff,omitempty"` // with --unified, unless it is not UTF-8
+	Binary bool   `json:"binary,omitempty"`
+
+	old, new *chain.Node
 }
 
 func runDiff(ctx context.Context, e *environ, c *cli.Context) error {
@@ -60,27 +69,80 @@ func runDiff(ctx context.Context, e *environ, c *cli.Context) error {
 		}
 	}
 	out := bufio.NewWriter(e.stdout)
-	d := &differ{old: trees[0], new: trees[1], show: differenceWriter(c, out)}
+	w := &differenceWriter{env: e, out: out, json: c.Bool("json"), forest: a.snapshot, unified: c.Bool("unified")}
+	if w.paint, err = e.painter(c); err != nil {
+		return err
+	}
+	d := &differ{old: trees[0], new: trees[1], show: func(d difference) error { return w.show(ctx, d) }}
 	if err := errors.Join(d.at(ctx, p), out.Flush()); err != nil {
 		return err
 	}
-	if d.found {
+	switch {
+	case w.failed != nil:
+		status, hint := classify(w.failed)
+		return fail(status, fmt.Errorf("%s not compared", pluralWas(w.count)), hint)
+	case d.found:
 		return fail(exitGeneric, errSaid, "")
 	}
 	return nil
 }
 
-// differenceWriter returns what writes a line.
-func differenceWriter(c *cli.Context, w io.Writer) func(difference) error {
-	if c.Bool("json") {
-		enc := json.NewEncoder(w)
-		return func(d difference) error { return enc.Encode(d) }
+// differenceWriter writes differences as the options say.
+type differenceWriter struct {
+	env           *environ
+	out           io.Writer
+	forest        chain.Forest
+	paint         func(paint, string) string
+	json, unified bool
+
+	count  int64 // files that could not be read
+	failed error // why the first could not
+}
+
+func (w *differenceWriter) show(ctx context.Context, d difference) error {
+	if w.unified {
+		return w.contents(ctx, d)
 	}
-	letter := map[string]string{"added": "+", "deleted": "-", "modified": "M"}
-	return func(d difference) error {
-		_, err := fmt.Fprintf(w, "%s %s\n", letter[d.Change], printable(d.Path))
+	return w.name(d)
+}
+
+// name writes what happened to a path.
+func (w *differenceWriter) name(d difference) error {
+	if w.json {
+		return encoder(w.out).Encode(d)
+	}
+	mark := map[string]string{
+		"added": w.paint(goodPaint, "+"), "deleted": w.paint(badPaint, "-"), "modified": w.paint(midPaint, "M"),
+	}
+	_, err := fmt.Fprintf(w.out, "%s %s\n", mark[d.Change], printable(d.Path))
+	return err
+}
+
+// contents writes the lines that changed. What cannot be read is told, and the
+// rest goes on.
+func (w *differenceWriter) contents(ctx context.Context, d difference) error {
+	var text bytes.Buffer
+	u := &unified{forest: w.forest, out: w.out, paint: w.paint, screen: w.env.screen}
+	if w.json {
+		u.out, u.paint, u.screen = &text, func(_ paint, s string) string { return s }, false
+	}
+	var lost *readError
+	err := u.show(ctx, d.old, d.new)
+	if err != nil && ctx.Err() == nil && errors.As(err, &lost) {
+		w.env.warn("%s: %v", d.Path, err)
+		w.count++
+		if w.failed == nil {
+			w.failed = err
+		}
+		err = nil
+	}
+	if err != nil || !w.json {
 		return err
 	}
+	if d.Diff = text.String(); !utf8.ValidString(d.Diff) {
+		d.Diff, d.Binary = "", true
+	}
+	return w.name(d)
 }
 
 // differ compares two trees.
@@ -90,10 +152,16 @@ type differ struct {
 	found    bool
 }
 
-// tell writes one difference.
-func (d *differ) tell(change string, p chain.Path) error {
+// tell writes one difference between two entries of a path, one of which may
+// be nil.
+func (d *differ) tell(change string, old, new *chain.Node) error {
 	d.found = true
-	return d.show(difference{change, p.String(), bytesIfOdd(p.String())})
+	n := new
+	if n == nil {
+		n = old
+	}
+	p := n.Path.String()
+	return d.show(difference{Change: change, Path: p, B64: bytesIfOdd(p), old: old, new: new})
 }
 
 // at compares what is at one path in both trees.
@@ -116,13 +184,18 @@ func (d *differ) at(ctx context.Context, p chain.Path) error {
 
 // all tells of an entry and what is below it.
 func (d *differ) all(ctx context.Context, t chain.Tree, n chain.Node, change string) error {
-	return walkNode(ctx, t, n, true, func(n chain.Node) error { return d.tell(change, n.Path) })
+	return walkNode(ctx, t, n, true, func(n chain.Node) error {
+		if change == "added" {
+			return d.tell(change, nil, &n)
+		}
+		return d.tell(change, &n, nil)
+	})
 }
 
 // both compares two entries of one path, and goes on below.
 func (d *differ) both(ctx context.Context, old, new chain.Node) error {
 	if changed(old, new) {
-		if err := d.tell("modified", new.Path); err != nil {
+		if err := d.tell("modified", &old, &new); err != nil {
 			return err
 		}
 	}

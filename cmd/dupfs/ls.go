@@ -79,8 +79,7 @@ func list(ctx context.Context, t chain.Tree, p chain.Path, deep bool, show func(
 func (e *environ) lister(c *cli.Context, w io.Writer) func(chain.Node) error {
 	switch {
 	case c.Bool("json"):
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
+		enc := encoder(w)
 		return func(n chain.Node) error { return enc.Encode(listingOf(n)) }
 	case c.Bool("long"):
 		return func(n chain.Node) error { return longLine(w, n) }
@@ -89,6 +88,13 @@ func (e *environ) lister(c *cli.Context, w io.Writer) func(chain.Node) error {
 		_, err := fmt.Fprintln(w, printable(n.Path.String()))
 		return err
 	}
+}
+
+// encoder returns what writes one JSON object a line.
+func encoder(w io.Writer) *json.Encoder {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc
 }
 
 // longLine writes a node as ls -l does.

@@ -41,6 +41,7 @@ type environ struct {
 	now            func() time.Time
 	duplicity      bool     // called by that name: scripts and front ends expect it
 	terminal       bool     // progress may be shown on stderr
+	screen         bool     // stdout is a terminal
 	args           []string // the command line, with its secrets
 
 	level int // of --verbosity
@@ -80,6 +81,7 @@ func main() {
 		lookup:   os.LookupEnv,
 		now:      time.Now,
 		terminal: term.IsTerminal(int(os.Stderr.Fd())),
+		screen:   term.IsTerminal(int(os.Stdout.Fd())),
 	}
 	if len(os.Args) > 0 {
 		e.duplicity = filepath.Base(os.Args[0]) == "duplicity"

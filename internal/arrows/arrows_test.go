@@ -59,6 +59,8 @@ var allowed = map[string]string{
 
 	"internal/need":   "",
 	"internal/arrows": "",
+
+	"internal/textdiff": "",
 }
 
 const module = "dupfs"
