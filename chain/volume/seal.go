@@ -7,10 +7,7 @@ import (
 	"errors"
 	"hash"
 	"hash/crc32"
-	"math"
 	"math/bits"
-
-	"github.com/klauspost/compress/flate"
 
 	"dupfs/chain/pgp"
 )
@@ -302,60 +299,4 @@ func (s *pgpSealer) trailer(t *trailer) []byte {
 		s.content.Write(b[start:])
 	}
 	return storedBlocks(nil, b, s.signer == nil)
-}
-
-const (
-	// Samples of a chunk tell whether it may be worth deflating.
-	sampleCount = 16
-	sampleLen   = 1 << 10
-	// probeLen is how much is deflated on trial, at the fastest level.
-	probeLen = 32 << 10
-	// maxEntropy is the order-0 entropy, in bits a byte, from which on a trial
-	// is made. Random bytes have 7.98 or more in such a sample.
-	maxEntropy = 7.85
-)
-
-// incompressible reports whether deflating p would save next to nothing: it
-// is encrypted, or compressed already. It looks at a tenth of it.
-func incompressible(e *encoder, p []byte) bool {
-	if len(p) < 2*sampleCount*sampleLen {
-		return false
-	}
-	var counts [256]int
-	for i := range sampleCount {
-		at := i * (len(p) - sampleLen) / (sampleCount - 1)
-		for _, b := range p[at : at+sampleLen] {
-			counts[b]++
-		}
-	}
-	entropy := 0.0
-	for _, n := range counts {
-		if n > 0 {
-			share := float64(n) / (sampleCount * sampleLen)
-			entropy -= share * math.Log2(share)
-		}
-	}
-	if entropy < maxEntropy {
-		return false
-	}
-	var size countWriter
-	if e.probe == nil {
-		e.probe, _ = flate.NewWriter(&size, flate.BestSpeed) // the level is valid
-	} else {
-		e.probe.Reset(&size)
-	}
-	mid := (len(p) - probeLen) / 2
-	mid = max(mid, 0)
-	trial := p[mid:min(mid+probeLen, len(p))]
-	_, _ = e.probe.Write(trial) // a countWriter does not fail
-	_ = e.probe.Close()
-	return int(size) > len(trial)*98/100
-}
-
-// countWriter counts.
-type countWriter int
-
-func (c *countWriter) Write(p []byte) (int, error) {
-	*c += countWriter(len(p))
-	return len(p), nil
 }

@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/klauspost/compress/flate"
-
 	"dupfs/chain"
 	"dupfs/chain/pgp"
 )
@@ -346,53 +344,6 @@ func (w *Writer) Abort() {
 	w.setFailed(errClosed)
 	w.stop()
 	_ = w.out.close() // nobody will read it
-}
-
-// encoder is a worker's deflate encoder.
-type encoder struct {
-	level int
-	w     *flate.Writer
-	probe *flate.Writer
-	buf   sliceWriter
-}
-
-// sliceWriter appends to a slice.
-type sliceWriter []byte
-
-func (s *sliceWriter) Write(p []byte) (int, error) {
-	*s = append(*s, p...)
-	return len(p), nil
-}
-
-// deflate appends the deflated form of p to dst, ending at a byte; as the end
-// of the stream if final is set.
-func (e *encoder) deflate(dst, p []byte, final bool) []byte {
-	if incompressible(e, p) {
-		return storedBlocks(dst, p, final)
-	}
-	e.buf = dst
-	if e.w == nil {
-		e.w, _ = flate.NewWriter(&e.buf, e.level) // the level was checked
-	} else {
-		e.w.Reset(&e.buf)
-	}
-	_, err := e.w.Write(p)
-	if err == nil {
-		if final {
-			err = e.w.Close()
-		} else {
-			err = e.w.Flush()
-		}
-	}
-	if err != nil {
-		panic("volume: deflate into memory: " + err.Error())
-	}
-	out := e.buf
-	e.buf = nil
-	if len(out)-len(dst) > storedLen(len(p)) {
-		return storedBlocks(out[:len(dst)], p, final)
-	}
-	return out
 }
 
 // output writes and hashes the stored file on a goroutine of its own.
