@@ -39,6 +39,7 @@ func newApp(e *environ) *cli.App {
 			historyCommand(e),
 			diffCommand(e),
 			catCommand(e),
+			tarCommand(e),
 			restoreCommand(e),
 			verifyCommand(e),
 			statusCommand(e),

@@ -33,7 +33,7 @@ var allowed = map[string]string{
 	"chain/index":     "chain/difftar chain/sigtar chain/store chain/volume cache delta",
 	"chain/snapshot":  "chain/manifest chain/sigtar chain/difftar chain/index chain/store chain/volume delta",
 	"chain/backup":    "chain/selection chain/manifest chain/difftar chain/sigtar chain/store chain/volume chain/index chain/pgp delta",
-	"chain/restore":   "",
+	"chain/restore":   "chain/internal/tarstream",
 	"chain/chaintest": "",
 
 	"chain/internal/tarstream": "",

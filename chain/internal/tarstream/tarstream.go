@@ -39,6 +39,7 @@ var ErrTooLarge = errors.New("too large for a tar header")
 // Type flags of members.
 const (
 	TypeFile    = '0'
+	TypeLink    = '1' // written only: read, it is no type of an entry
 	TypeSymlink = '2'
 	TypeChar    = '3'
 	TypeBlock   = '4'
@@ -68,7 +69,7 @@ type Header struct {
 // hasBody reports whether members of the type have a body.
 func hasBody(typ byte) bool {
 	switch typ {
-	case '1', TypeSymlink, TypeChar, TypeBlock, TypeDir, TypeFifo:
+	case TypeLink, TypeSymlink, TypeChar, TypeBlock, TypeDir, TypeFifo:
 		return false
 	}
 	return true

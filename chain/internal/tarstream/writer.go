@@ -28,6 +28,9 @@ func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 // Off returns the bytes written so far, padding and headers included.
 func (w *Writer) Off() int64 { return w.off }
 
+// Err returns the error of the writer beneath, after which nothing can follow.
+func (w *Writer) Err() error { return w.err }
+
 // WriteHeader begins a member and returns the plainOff of its body, of which
 // exactly h.Size bytes must follow. An error that is not one of the writer
 // beneath leaves the stream as it was.
