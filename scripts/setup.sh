@@ -2,8 +2,9 @@
 # setup.sh demo|test    installs on Debian 12 what `make demo` or `make test` needs.
 #
 #   demo   fuse3, and Go where it is missing or too old
-#   test   also stock duplicity, rdiff, gnupg, attr, acl, rsync, sshd, a C compiler for
-#          the race detector, node, rclone, and in .servers/ (not installed):
+#   test   also stock duplicity, duply, backupninja, rdiff, gnupg, attr, acl, rsync,
+#          sshd, a C compiler for the race detector, node, rclone, and in .servers/
+#          (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
 #          the network-fault proxy Toxiproxy, and the Python libraries with which
 #          duplicity speaks to Swift and Azure
@@ -158,6 +159,8 @@ test)
 	need fusermount3 fuse3
 	need gpg gnupg
 	need duplicity duplicity
+	need duply duply
+	need backupninja backupninja
 	need rdiff rdiff
 	need setfattr attr
 	need setfacl acl
