@@ -44,7 +44,7 @@ type reader struct {
 	it    *item
 	f     *os.File    // nil for a file of an archive
 	at    io.ReaderAt // f, or the content in the archive
-	s     source // as the open file is
+	s     source      // as the open file is
 	sig   *delta.Signature
 	small []byte // the content if it fits into one piece, else nil
 	cut   error  // a read error, which ended the content
