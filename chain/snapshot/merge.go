@@ -356,8 +356,15 @@ func (m *merging) fromSigtar(ctx context.Context) error {
 	}
 	m.info.Sigtar = *m.set.Sigtar
 	err = m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error {
-		if err := m.records(ctx, mg, sigtar.NewReader(sc)); err != nil {
+		var g agreement
+		if err := g.readList(ctx, m); err != nil {
 			return err
+		}
+		if err := m.records(ctx, mg, sigtar.NewReader(sc), &g); err != nil {
+			return err
+		}
+		if why := g.verdict(m.man); why != "" {
+			return chain.Corrupt(m.set.Sigtar.File, why)
 		}
 		lay, err := sc.Layout()
 		if err == nil {
@@ -383,7 +390,7 @@ func (m *merging) fromSigtar(ctx context.Context) error {
 }
 
 // records merges the records of a sigtar.
-func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reader) error {
+func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reader, g *agreement) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -395,6 +402,7 @@ func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reade
 		if err != nil {
 			return err
 		}
+		g.entry(&s.Entry, s.Deleted)
 		rec := &index.Record{Entry: s.Entry, Change: difftar.Snapshot, SigLen: -1}
 		switch {
 		case s.Deleted:

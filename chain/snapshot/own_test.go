@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -781,9 +782,9 @@ func TestWrongManifest(t *testing.T) {
 	compare(t, open(t, b, t.TempDir()), expect(t, "plain"), true)
 }
 
-// What a sigtar tells of and no volume has is there to be seen, and cannot be
-// read.
-func TestNotInVolumes(t *testing.T) {
+// swapped returns the archive with the signatures of one full set in the place
+// of another's.
+func swapped(t *testing.T) *mem.Backend {
 	b := load(t, "multichain")
 	sig := func(time string) string { return "duplicity-full-signatures." + time + ".sigtar.gz" }
 	data, err := os.ReadFile(filepath.Join(fixtureDir, "multichain", "archive", sig("20231119T132000Z")))
@@ -791,6 +792,27 @@ func TestNotInVolumes(t *testing.T) {
 		err = b.Put(t.Context(), sig("20231118T093320Z"), bytes.NewReader(data))
 	}
 	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The sigtar of another set is not used: the volumes tell what the set holds.
+func TestAnothersSigtar(t *testing.T) {
+	compare(t, open(t, swapped(t), t.TempDir()), expect(t, "multichain"), true)
+}
+
+// What a sigtar tells of and no volume has is there to be seen, and cannot be
+// read, where the manifest does not show that it is of another set.
+func TestNotInVolumes(t *testing.T) {
+	b := swapped(t)
+	const name = "duplicity-full.20231118T093320Z.manifest"
+	text, err := os.ReadFile(filepath.Join(fixtureDir, "multichain", "archive", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = regexp.MustCompile(`(?s)Filelist.*`).ReplaceAll(text, []byte("Filelist 0\n"))
+	if err := b.Put(t.Context(), name, bytes.NewReader(text)); err != nil {
 		t.Fatal(err)
 	}
 	a := open(t, b, t.TempDir())
