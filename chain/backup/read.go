@@ -340,7 +340,7 @@ func (rd *reader) split(w io.Writer) (size int64, err error) {
 	it := rd.it
 	if it.kind == difftar.Diff || rd.small == nil {
 		c := &cutter{size: rd.o.PieceSize, alloc: rd.alloc, emit: rd.emit}
-		if size, err = rd.fill(c, io.TeeReader(rd.again(), w)); err != nil {
+		if size, err = rd.fillAndHash(c, w); err != nil {
 			return 0, err
 		}
 		if it.final, err = c.finish(); err != nil || it.pieces != nil || rd.small == nil {
@@ -358,6 +358,20 @@ func (rd *reader) split(w io.Writer) (size int64, err error) {
 		it.final.spans = []span{{n: int64(len(rd.small))}}
 	}
 	return int64(len(rd.small)), nil
+}
+
+// fillAndHash is fill, giving the content to w on the way: beside it if it is
+// a big one, so that one file keeps two cores busy.
+func (rd *reader) fillAndHash(c *cutter, w io.Writer) (int64, error) {
+	if rd.small != nil {
+		return rd.fill(c, io.TeeReader(rd.again(), w))
+	}
+	f := newFork(rd.again(), w)
+	size, err := rd.fill(c, f)
+	if failed := f.close(); err == nil {
+		err = failed
+	}
+	return size, err
 }
 
 // emit passes a piece on to the packer.
