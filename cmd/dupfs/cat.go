@@ -38,6 +38,9 @@ func runCat(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.confirm(ctx, c, point); err != nil {
+		return err
+	}
 	for _, arg := range args[1:] {
 		p, err := archivePath(arg)
 		if err != nil {

@@ -67,6 +67,11 @@ func runDiff(ctx context.Context, e *environ, c *cli.Context) error {
 		if trees[i], err = a.treeAt(ctx, point); err != nil {
 			return err
 		}
+		if c.Bool("unified") { // else no content is shown
+			if err := a.confirm(ctx, c, point); err != nil {
+				return err
+			}
+		}
 	}
 	out := bufio.NewWriter(e.stdout)
 	w := &differenceWriter{env: e, out: out, json: c.Bool("json"), forest: a.snapshot, unified: c.Bool("unified")}

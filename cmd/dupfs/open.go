@@ -30,6 +30,7 @@ type archive struct {
 	shown    string // without passwords
 	dir      string // of its cache
 	openpgp  *openpgp
+	keys     *pgp.Keys
 	store    *store.Store
 	snapshot *snapshot.Archive // nil until points is called
 	env      *environ
@@ -61,6 +62,7 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 	if err != nil {
 		return nil, err
 	}
+	a.keys = keys
 	o := store.Options{
 		Keys:      keys,
 		Encrypter: func() (*pgp.Encrypter, error) { return a.openpgp.encrypter(ctx, c, keys) },

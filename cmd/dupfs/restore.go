@@ -46,6 +46,9 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.confirm(ctx, c, point); err != nil {
+		return err
+	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
 		return notInArchive(err, p, point)
 	}
@@ -127,6 +130,9 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 	defer a.Close()
 	tree, point, err := a.tree(ctx, c)
 	if err != nil {
+		return err
+	}
+	if err := a.confirm(ctx, c, point); err != nil {
 		return err
 	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {

@@ -62,6 +62,9 @@ func runTar(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.confirm(ctx, c, point); err != nil {
+		return err
+	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
 		return notInArchive(err, p, point)
 	}
