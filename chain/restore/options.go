@@ -76,6 +76,9 @@ type VerifyOptions struct {
 	// Skip, if not nil, reports entries of the directory that count as not
 	// there, and nothing below them does: what a selection excludes.
 	Skip func(path chain.Path, t chain.Type) bool
+	// Wanted, if not nil, says which files of the archive are read; the others
+	// count as compared only.
+	Wanted func(n chain.Node) bool
 	// Differ, if not nil, is told the first difference of each path that has
 	// one, in duplicity's words, in path order.
 	Differ func(path chain.Path, text string)

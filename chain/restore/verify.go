@@ -42,6 +42,7 @@ type check struct {
 	// again says that the path had a check before: this is about its listing.
 	again bool
 	file  *os.File // open, if its content is to be compared
+	read  bool     // the content in the archive is read
 	done  chan struct{}
 
 	text  string // the difference, "" if there is none
@@ -98,7 +99,7 @@ func (v *verify) emit() {
 			v.o.Progress.Entries.Add(1)
 		}
 		v.rep.Bytes += c.bytes
-		if c.node.Type == chain.File {
+		if c.read {
 			v.rep.Files++
 			v.o.Progress.Files.Add(1)
 		}
@@ -120,8 +121,8 @@ func (v *verify) emit() {
 // send hands a check on; a regular file of the archive to a worker, too.
 func (v *verify) send(ctx context.Context, c *check) error {
 	c.done = make(chan struct{})
-	read := c.node.Type == chain.File
-	if !read {
+	c.read = c.node.Type == chain.File && (v.o.Wanted == nil || v.o.Wanted(c.node))
+	if !c.read {
 		close(c.done)
 	}
 	select {
@@ -130,7 +131,7 @@ func (v *verify) send(ctx context.Context, c *check) error {
 		c.close()
 		return ctx.Err()
 	}
-	if !read {
+	if !c.read {
 		return nil
 	}
 	select {

@@ -254,6 +254,19 @@ func (a *Archive) History(ctx context.Context, t chain.Tree, p chain.Path) ([]Ch
 	return changes, err
 }
 
+// Brought returns a function that reports whether the point of a tree is the
+// first with a file's version, so that going through all points of a line with it
+// meets every version once. t must be a tree of the archive.
+func (a *Archive) Brought(t chain.Tree) (func(chain.Node) bool, error) {
+	tr, ok := t.(*tree)
+	if !ok {
+		return nil, errors.New("not a tree of this archive")
+	}
+	return func(n chain.Node) bool {
+		return n.Type == chain.File && index.OrdOf(int64(n.Version&(1<<index.VersionBits-1))) == tr.ord
+	}, nil
+}
+
 // numberOf returns the number of the point at a set.
 func (a *Archive) numberOf(l *line, ord int) uint32 {
 	a.mu.Lock()

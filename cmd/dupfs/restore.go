@@ -97,7 +97,10 @@ func verifyCommand(e *environ) *cli.Command {
 		Name:      "verify",
 		Usage:     "read everything at a time, checking every byte; with --compare-data compare it with DIR",
 		ArgsUsage: "URL [DIR]",
-		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+		Description: `dupfs verify --compare-data URL ~/documents
+dupfs verify --level volumes --sample 2% URL     # each night: all of it in seven weeks
+dupfs verify --all-points URL                    # every version of every file`,
+		Flags: slices.Concat(archiveFlags(), auditFlags(), []cli.Flag{
 			timeFlag(), pathFlag(),
 			&cli.BoolFlag{Name: "compare-data", Usage: "compare entries, attributes and contents with DIR"},
 			currentTimeFlag(),
@@ -107,6 +110,9 @@ func verifyCommand(e *environ) *cli.Command {
 }
 
 func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
+	if audits(c) {
+		return runAudit(ctx, e, c)
+	}
 	args, err := positionals(c, 1, 2, "URL [DIR]")
 	if err != nil {
 		return err

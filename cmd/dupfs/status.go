@@ -72,6 +72,11 @@ func runStatus(ctx context.Context, e *environ, c *cli.Context) error {
 		return printStatusJSON(e.stdout, sets)
 	}
 	printStatus(e.stdout, a, col, sets, unknown)
+	if led, err := a.ledger(); err == nil {
+		if cov := led.Coverage(storedOf(completeSets(col))); cov.Bytes > 0 {
+			fmt.Fprintf(e.stdout, "\n%s\n", coverageText(cov))
+		}
+	}
 	return damageStatus(sets)
 }
 

@@ -1,0 +1,173 @@
+// Package audit checks the stored files of an archive one by one: first what the
+// listing and the small files alone tell (List), then each file read to its end
+// (Check). A Ledger remembers what was checked when, so that a little each night
+// covers all of it in the end.
+//
+// Memory: a record of some 200 bytes for each stored file.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"dupfs/chain"
+	"dupfs/chain/index"
+	"dupfs/chain/manifest"
+	"dupfs/chain/store"
+)
+
+// File is a stored file of a complete set, and what it should be.
+type File struct {
+	chain.Stored
+	Set  *chain.Set
+	SHA1 []byte // of a volume, as the manifest has it; nil if it has none
+	Last bool   // a volume, and the last one of its set
+}
+
+// Finding is something wrong with a set.
+type Finding struct {
+	Set  *chain.Set
+	File string // the stored file, as it is or should be named
+	Err  error
+}
+
+// List reads the manifest of every complete set, and its index if there is one,
+// and compares them with the listing: whether everything is there, with the size
+// it should have. It returns the files that Check can look into. An error is one
+// of the store, or the end of ctx.
+func List(ctx context.Context, st *store.Store, sets []*chain.Set) ([]File, []Finding, error) {
+	l := &lister{st: st}
+	for _, s := range sets {
+		if err := l.set(ctx, s); err != nil {
+			return nil, l.found, fmt.Errorf("set %s: %w", s.Times(), err)
+		}
+	}
+	return l.files, l.found, nil
+}
+
+type lister struct {
+	st    *store.Store
+	files []File
+	found []Finding
+}
+
+func (l *lister) wrong(s *chain.Set, file string, err error) {
+	l.found = append(l.found, Finding{s, file, err})
+}
+
+// damage reports whether an error is about the file, not the way to it.
+func damage(err error) bool {
+	var corrupt *chain.CorruptError
+	return errors.As(err, &corrupt)
+}
+
+func (l *lister) set(ctx context.Context, s *chain.Set) error {
+	man, err := l.manifest(ctx, s)
+	if err != nil && !damage(err) {
+		return err
+	}
+	l.add(File{Stored: *s.Manifest, Set: s})
+	if err != nil {
+		l.wrong(s, s.Manifest.File, err)
+		return nil
+	}
+	l.volumes(s, man)
+	if s.Sigtar == nil {
+		l.wrong(s, "", errors.New("it has no signatures: duplicity cannot build an increment on it"))
+	} else {
+		l.add(File{Stored: *s.Sigtar, Set: s})
+	}
+	switch {
+	case s.Index != nil:
+		l.add(File{Stored: *s.Index, Set: s})
+		return l.sizes(ctx, s)
+	case man.HasIndex:
+		l.wrong(s, "", errors.New("its index is missing: it is read more slowly"))
+	}
+	return nil
+}
+
+func (l *lister) add(f File) { l.files = append(l.files, f) }
+
+func (l *lister) manifest(ctx context.Context, s *chain.Set) (*manifest.Manifest, error) {
+	r, err := l.st.Open(ctx, *s.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manifest.Parse(r)
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	return m, err
+}
+
+// volumes adds the volumes that the manifest names.
+func (l *lister) volumes(s *chain.Set, man *manifest.Manifest) {
+	there := map[int]chain.Stored{}
+	for _, v := range s.Volumes {
+		there[v.Volume] = v
+	}
+	for i, row := range man.Volumes {
+		v, ok := there[row.Number]
+		if !ok {
+			l.wrong(s, "", fmt.Errorf("volume %d is missing", row.Number))
+			continue
+		}
+		delete(there, row.Number)
+		f := File{Stored: v, Set: s, Last: i == len(man.Volumes)-1}
+		if row.HasSHA1 {
+			f.SHA1 = row.SHA1[:]
+		}
+		l.add(f)
+	}
+	for _, v := range there {
+		l.wrong(s, v.File, errors.New("the manifest knows nothing of it"))
+	}
+}
+
+// sizes compares the sizes that the index has with the listing.
+func (l *lister) sizes(ctx context.Context, s *chain.Set) error {
+	listed := map[int]chain.Stored{}
+	for _, v := range s.Volumes {
+		listed[v.Volume] = v
+	}
+	r, err := l.st.Open(ctx, *s.Index)
+	if err == nil {
+		err = index.ReadIndex(r, index.Handler{Volume: func(v *index.VolumeInfo) error {
+			if f, ok := listed[v.Number]; ok && f.Size >= 0 && f.Size != v.Layout.StoredSize {
+				l.wrong(s, f.File, fmt.Errorf("it has %d bytes instead of %d", f.Size, v.Layout.StoredSize))
+			}
+			return nil
+		}})
+		if cerr := r.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if err != nil && damage(err) {
+		l.wrong(s, s.Index.File, err)
+		return nil
+	}
+	return err
+}
+
+// Check reads a file to its end and verifies all that can be: its SHA-1, its
+// chunks, modification detection code and signature, and a volume's tar
+// structure. Damage is a *chain.CorruptError or fs.ErrNotExist. Temporary space
+// in dir: what a volume's members are called and where they are.
+func Check(ctx context.Context, st *store.Store, f File, dir string) error {
+	if f.Kind == chain.VolumeFile {
+		p, err := index.ReadVolume(ctx, st, f.Stored, f.SHA1, f.Last, dir)
+		if err != nil {
+			return err
+		}
+		return p.Close()
+	}
+	r, err := st.Open(ctx, f.Stored)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	return errors.Join(err, r.Close())
+}
