@@ -341,6 +341,14 @@ func (l *login) noStore() error {
 	return fmt.Errorf("log in: %w: the cloud has no object store (%s) for this project in %s", fs.ErrNotExist, l.iface, where)
 }
 
+// tokenVariable names the variable that a token is given in.
+func (l *login) tokenVariable() string {
+	if l.from == "OS_" {
+		return "OS_AUTH_TOKEN"
+	}
+	return "SWIFT_PREAUTHTOKEN"
+}
+
 func newProvider(client *http.Client) *gophercloud.ProviderClient {
 	p := &gophercloud.ProviderClient{HTTPClient: *client}
 	p.UseTokenLock()

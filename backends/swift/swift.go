@@ -56,6 +56,7 @@ type Backend struct {
 	prefix    string // "" or "a/b/"
 	policy    string
 	segment   int64
+	given     string      // variable of the token, if that cannot be renewed
 	mute      atomic.Bool // the server does not answer to "Expect: 100-continue"
 }
 
@@ -78,7 +79,7 @@ func Open(ctx context.Context, container, prefix string, o Options) (backends.Ba
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{client: client, container: container, policy: o.StoragePolicy, segment: o.SegmentSize}
+	b := &Backend{client: client, container: container, policy: o.StoragePolicy, segment: o.SegmentSize, given: l.tokenVariable()}
 	for part := range strings.SplitSeq(prefix, "/") {
 		if part != "" {
 			b.prefix += part + "/"
@@ -188,10 +189,13 @@ func (b *Backend) do(ctx context.Context, op, name string, c call) (*http.Respon
 		if err != nil {
 			return nil, web.Wrap(op, name, web.Net(ctx, err))
 		}
-		if resp.StatusCode != http.StatusUnauthorized || again || b.provider.ReauthFunc == nil {
+		if resp.StatusCode != http.StatusUnauthorized || again {
 			return resp, nil
 		}
 		web.Drain(resp)
+		if b.provider.ReauthFunc == nil {
+			return nil, web.Wrap(op, name, fmt.Errorf("%w: the token in %s is not valid any more: get a new one, or give user and password", backends.ErrAuth, b.given))
+		}
 		if err := b.renew(ctx, token); err != nil {
 			return nil, web.Wrap(op, name, err)
 		}
