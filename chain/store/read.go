@@ -36,8 +36,8 @@ type blockKey struct {
 }
 
 const (
-	// maxGet bounds one ranged request, in stored bytes.
-	maxGet = 4 << 20
+	// MaxGet bounds one ranged request, in stored bytes.
+	MaxGet = 4 << 20
 	// maxInFlight bounds the stored bytes on their way, of all requests.
 	maxInFlight = 32 << 20
 	// maxAhead bounds what is read ahead of a sequential reader, in bytes of
@@ -123,6 +123,11 @@ func (s *Store) block(ctx context.Context, f *File, id string, k int) ([]byte, e
 // diskKey names the stored bytes of a chunk.
 func diskKey(id string, c volume.Chunk) string {
 	return fmt.Sprintf("%s %d+%d", id, c.StoredOff, c.StoredLen)
+}
+
+// OnDisk reports whether the disk cache has chunk k of a file.
+func (s *Store) OnDisk(f *File, k int) bool {
+	return !f.Layout.Ordered && s.opts.Disk.Has(diskKey(f.id(), f.Layout.Chunk(k)))
 }
 
 // fill makes chunk k from the disk cache or the backend.
@@ -227,14 +232,14 @@ func (s *Store) ask(f *File, id string, from, to int) {
 }
 
 // register notes a request for chunk k and those after it up to upTo, as far
-// as they are missing too and it stays below maxGet. The lock is held.
+// as they are missing too and it stays below MaxGet. The lock is held.
 func (s *Store) register(f *File, id string, k, upTo int) *get {
 	c := f.Layout.Chunk(k)
 	g := &get{last: k, base: c.StoredOff, end: c.StoredOff + c.StoredLen, done: make(chan struct{})}
 	s.fetches.pending[blockKey{id, k}] = g
 	for j := k + 1; j <= upTo && j < f.Layout.Len(); j++ {
 		key, c := blockKey{id, j}, f.Layout.Chunk(j)
-		if c.StoredOff+c.StoredLen-g.base > maxGet || s.fetches.pending[key] != nil ||
+		if c.StoredOff+c.StoredLen-g.base > MaxGet || s.fetches.pending[key] != nil ||
 			s.blocks.Has(key) || s.opts.Disk.Has(diskKey(id, c)) {
 			break
 		}

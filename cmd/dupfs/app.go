@@ -40,6 +40,7 @@ func newApp(e *environ) *cli.App {
 			diffCommand(e),
 			catCommand(e),
 			tarCommand(e),
+			costCommand(e),
 			restoreCommand(e),
 			verifyCommand(e),
 			statusCommand(e),

@@ -51,22 +51,41 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 	if err != nil {
 		return nil, openError(err, all.Redact(url))
 	}
-	a := &archive{url: url, shown: all.Redact(url), env: e}
-	if a.dir, err = e.cacheDir(c, url); err != nil {
-		return nil, err
-	}
-	if a.openpgp, err = e.openpgpOf(c); err != nil {
+	a, err := e.newArchive(c, url)
+	if err != nil {
 		return nil, err
 	}
 	keys, err := a.openpgp.keys(ctx, c, a.dir)
 	if err != nil {
 		return nil, err
 	}
-	a.keys = keys
-	o := store.Options{
-		Keys:      keys,
-		Encrypter: func() (*pgp.Encrypter, error) { return a.openpgp.encrypter(ctx, c, keys) },
-		Layer:     layer(c),
+	o, err := e.storeOptions(c, a)
+	if err != nil {
+		return nil, err
+	}
+	a.keys, o.Keys = keys, keys
+	o.Encrypter = func() (*pgp.Encrypter, error) { return a.openpgp.encrypter(ctx, c, keys) }
+	a.store = store.New(e.watch(backend, url, a.dir), o)
+	a.closers = append(a.closers, a.store.Close)
+	return a, nil
+}
+
+// newArchive returns an archive of which only the cache is known.
+func (e *environ) newArchive(c *cli.Context, url string) (*archive, error) {
+	a := &archive{url: url, shown: all.Redact(url), env: e}
+	var err error
+	if a.dir, err = e.cacheDir(c, url); err != nil {
+		return nil, err
+	}
+	a.openpgp, err = e.openpgpOf(c)
+	return a, err
+}
+
+// storeOptions returns what the options say of an archive's store, without
+// keys.
+func (e *environ) storeOptions(c *cli.Context, a *archive) (o store.Options, err error) {
+	o = store.Options{
+		Layer: layer(c),
 		Prefixes: chain.Prefixes{
 			All: c.String("file-prefix"), Archive: c.String("file-prefix-archive"),
 			Manifest: c.String("file-prefix-manifest"), Signature: c.String("file-prefix-signature"),
@@ -74,14 +93,10 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 		TempDir: c.String("tempdir"),
 	}
 	if o.Memory, err = byteCount(c, "memory"); err != nil {
-		return nil, err
+		return o, err
 	}
-	if o.Disk, err = e.diskCache(c, url, a.dir); err != nil {
-		return nil, err
-	}
-	a.store = store.New(backend, o)
-	a.closers = append(a.closers, a.store.Close)
-	return a, nil
+	o.Disk, err = e.diskCache(c, a.url, a.dir)
+	return o, err
 }
 
 // openError gives what is wrong with a URL duplicity's status.
