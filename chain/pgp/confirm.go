@@ -9,10 +9,10 @@ import (
 	"dupfs/chain"
 )
 
-// Confirm tells which of the passphrases that k was made with opens a message.
-// ok is false if the message is not encrypted to passphrases alone, so that
-// they need not fit. Nobody is asked and no cache is consulted. r is as for
-// Open; the error is chain.ErrNoKey if none fits.
+// Confirm tells which of the passphrases that k was made with, or which are
+// asked for where there were none, opens a message. ok is false if the message
+// is not encrypted to passphrases alone, so that they need not fit; then nobody
+// is asked. r is as for Open; the error is chain.ErrNoKey if none fits.
 func (k *Keys) Confirm(ctx context.Context, r *bufio.Reader, name string) (passphrase string, ok bool, err error) {
 	m, esks, err := readHead(r)
 	if err != nil {
@@ -25,8 +25,12 @@ func (k *Keys) Confirm(ctx context.Context, r *bufio.Reader, name string) (passp
 	if err != nil {
 		return "", false, damaged(name, err)
 	}
+	passphrases, err := k.passes(ctx)
+	if err != nil {
+		return "", false, err
+	}
 	p := probe{m.Tag, body}
-	for _, passphrase := range k.passphrases {
+	for _, passphrase := range passphrases {
 		for _, e := range esks {
 			if err := ctx.Err(); err != nil {
 				return "", false, err

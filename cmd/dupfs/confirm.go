@@ -27,11 +27,16 @@ import (
 
 // confirm makes sure that one of the passphrases that are given, if any are,
 // opens the chain of a point. It costs reading the head of a manifest and
-// deriving a key once for a passphrase and a chain, then some 20 ms.
+// deriving a key once for a passphrase and a chain, then some 20 ms. In
+// duplicity's place it asks if none is given: scripts wait for the prompt.
 func (a *archive) confirm(ctx context.Context, c *cli.Context, point chain.Point) error {
 	given, err := a.env.passphrases(c)
-	if err != nil || len(given) == 0 {
+	if err != nil {
 		return err
+	}
+	asks := a.env.duplicity && !c.Bool("no-encryption") && a.openpgp.asks()
+	if len(given) == 0 && !asks {
+		return nil
 	}
 	set, start := a.setAt(point)
 	if set == nil || set.Manifest == nil || set.Manifest.Layer != chain.OpenPGP {
@@ -55,7 +60,7 @@ func (a *archive) confirm(ctx context.Context, c *cli.Context, point chain.Point
 	switch {
 	case err != nil:
 		return keyTrouble(err) // damage is met again
-	case ok:
+	case ok && !known.has(p, start):
 		known.add(p, start)
 	}
 	return nil
