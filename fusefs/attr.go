@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"fmt"
 	"time"
 
 	"dupfs/chain"
@@ -39,19 +38,25 @@ func format(t chain.Type) uint32 {
 
 // setAttr fills a with what the archive knows of n. There is no record of
 // times of access and of change, so these are the time of modification.
-func setAttr(a *fuse.Attr, id uint64, n *chain.Node) error {
-	if n.Size < 0 {
-		return fmt.Errorf("entry %q: its size is not known", n.Name)
-	}
+func (f *fileSystem) setAttr(a *fuse.Attr, id uint64, n *chain.Node) {
 	a.Ino = id
-	a.Mode = format(n.Type) | n.Mode&07777
+	a.Mode = format(n.Type) | n.Mode&07777&^f.opts.Umask
 	a.Nlink = max(n.Nlink, 1)
 	a.Owner = fuse.Owner{Uid: n.UID, Gid: n.GID}
+	if f.opts.Owner != nil {
+		a.Owner.Uid, a.Owner.Gid = f.opts.Owner(&n.Entry)
+	}
 	a.Blksize = blockSize
 	a.Size, a.Blocks, a.Rdev = 0, 0, 0
 	switch n.Type {
 	case chain.File:
-		a.Size = uint64(n.Size)
+		// A file that is damaged beyond knowing its size can be seen but not
+		// opened. It is not shown as empty: of an empty file programs make a
+		// copy without opening it.
+		a.Size = 1
+		if n.Size >= 0 {
+			a.Size = uint64(n.Size)
+		}
 		a.Blocks = blocks(&n.Entry)
 	case chain.Symlink:
 		a.Size = uint64(len(n.Link))
@@ -59,7 +64,6 @@ func setAttr(a *fuse.Attr, id uint64, n *chain.Node) error {
 		a.Rdev = rdev(n.Major, n.Minor)
 	}
 	setTime(a, n.Mtime)
-	return nil
 }
 
 func setTime(a *fuse.Attr, t chain.Time) {
@@ -70,7 +74,7 @@ func setTime(a *fuse.Attr, t chain.Time) {
 
 // blocks returns the blocks of 512 bytes that the data of a File takes.
 func blocks(e *chain.Entry) uint64 {
-	n := e.Size
+	n := max(e.Size, 0)
 	if e.Data != nil {
 		n = 0
 		for _, x := range e.Data {
@@ -91,9 +95,7 @@ func (f *fileSystem) setEntry(out *fuse.EntryOut, point uint32, n *chain.Node) e
 	if err != nil {
 		return err
 	}
-	if err := setAttr(&out.Attr, id, n); err != nil {
-		return err
-	}
+	f.setAttr(&out.Attr, id, n)
 	out.NodeId = id
 	out.SetEntryTimeout(longTime)
 	out.SetAttrTimeout(longTime)

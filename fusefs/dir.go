@@ -76,7 +76,7 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, w *dirWrit
 // known without asking. Programs get the true one from stat.
 func parentIno(id uint64) uint64 {
 	switch id {
-	case rootID, snapshotsID, atID:
+	case rootID, snapshotsID, atID, versionsID, deletedID, changesID, statusDirID:
 		return rootID
 	}
 	return fuse.FUSE_UNKNOWN_INO
@@ -84,14 +84,19 @@ func parentIno(id uint64) uint64 {
 
 func (f *fileSystem) listView(ctx context.Context, dir *openDir, in *fuse.ReadIn, k uint64, w *dirWriter) error {
 	if in.Offset == 0 || dir.items == nil {
-		dir.items = f.viewList(ctx, in.NodeId)
+		items, err := f.viewList(ctx, in.NodeId)
+		if err != nil {
+			return err
+		}
+		dir.items = items
 	}
 	for ; k < uint64(len(dir.items)); k++ {
 		if err := w.addItem(&dir.items[k]); err != nil {
 			return err
 		}
 	}
-	return nil
+	base := uint64(len(dir.items))
+	return f.listStream(ctx, dir, in.NodeId, base, k-base, w)
 }
 
 // listTree writes the children of a directory from the one with index k on.

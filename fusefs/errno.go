@@ -34,6 +34,9 @@ func errno(err error) (code fuse.Status, log bool) {
 // fail returns the error number of a request for the node id and logs why.
 func (f *fileSystem) fail(op string, id uint64, err error) fuse.Status {
 	code, log := errno(err)
+	if log {
+		f.health.note(id, err)
+	}
 	if log && f.faults.first(fmt.Sprintf("%x %v", id, err)) {
 		f.opts.Log("%s %s: %v", op, f.describe(id), err)
 	}

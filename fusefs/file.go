@@ -66,6 +66,10 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
 		return fuse.EROFS
 	}
+	if in.NodeId == statusID {
+		f.openStatus(out)
+		return fuse.OK
+	}
 	if !isVersion(in.NodeId) {
 		return fuse.EISDIR
 	}

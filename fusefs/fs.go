@@ -22,25 +22,30 @@ type fileSystem struct {
 	fuse.RawFileSystem // ENOSYS for what is not here
 
 	forest  chain.Forest
+	past    chain.Past // the forest, if it is one; else nil
+	pairs   pairs
 	opts    Options
 	base    context.Context // ends with the mount
 	dev     string          // of the mount, "" until it is made
 	started time.Time
 	points  points
 	faults  faults
+	health  health
 	bare    idSet
 	files   table[*openFile]
 	dirs    table[*openDir]
 }
 
 func newFileSystem(ctx context.Context, forest chain.Forest, o Options) *fileSystem {
+	past, _ := forest.(chain.Past)
 	return &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		past:          past,
 		forest:        forest,
 		opts:          o,
 		base:          ctx,
 		started:       time.Now().Truncate(time.Second),
-		points:        points{forest: forest, base: ctx, every: o.Refresh, timeout: o.Timeout, log: o.Log},
+		points:        points{forest: forest, base: ctx, every: o.Refresh, timeout: o.Timeout, log: o.Log, name: o.PointName},
 	}
 }
 
@@ -118,7 +123,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	}
 	n, err := f.node(r, in.NodeId)
 	if err == nil {
-		err = setAttr(&out.Attr, in.NodeId, &n)
+		f.setAttr(&out.Attr, in.NodeId, &n)
 	}
 	out.SetTimeout(longTime)
 	return f.fail("stat", in.NodeId, err)
@@ -179,6 +184,9 @@ func (f *fileSystem) StatFs(cancel <-chan struct{}, in *fuse.InHeader, out *fuse
 // GetXAttr meets fuse.RawFileSystem. ls -l asks for an access list of every
 // file: the answer costs nothing where there is none.
 func (f *fileSystem) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if fact, ok := strings.CutPrefix(name, factPrefix); ok {
+		return f.fact(cancel, in, fact, dest)
+	}
 	if f.isBare(in.NodeId) {
 		return 0, fuse.ENODATA
 	}

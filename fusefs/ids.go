@@ -12,7 +12,8 @@ import (
 //	1 ppp...ppp ddd...ddd   a directory: 24 bits of point, 39 bits of Dir
 //	0 1 x 00000 vvv...vvv   anything else in a tree: 56 bits of Version;
 //	                        x says that it has extended attributes
-//	0 0 ...                 what only the mount has: see views.go
+//	0 0 kkkkk nnn...nnn     what only the mount has: 5 bits of kind and 57 of
+//	                        number; see views.go
 //
 // The bit x makes the question for an attribute free where there is none;
 // it is a fact of the version, so the id stays the same everywhere.
@@ -58,6 +59,15 @@ func splitDir(id uint64) (point uint32, dir uint64) {
 
 // splitVersion returns what the id of another entry was made from.
 func splitVersion(id uint64) uint64 { return id & (1<<versionBits - 1) }
+
+// kindBits is where the kind of a view's id is.
+const kindBits = 57
+
+// viewID returns the id of something of a view.
+func viewID(kind, number uint64) uint64 { return kind<<kindBits | number }
+
+// splitView returns what the id of something of a view was made from.
+func splitView(id uint64) (kind, number uint64) { return id >> kindBits, id & (1<<kindBits - 1) }
 
 // errStale is what a node id means that names nothing (any more).
 var errStale = fmt.Errorf("node: %w", fs.ErrNotExist)

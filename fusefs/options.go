@@ -3,6 +3,8 @@ package fusefs
 import (
 	"errors"
 	"time"
+
+	"dupfs/chain"
 )
 
 var (
@@ -21,6 +23,20 @@ var (
 	ErrBusy = errors.New("still in use, detached")
 )
 
+// Layout is what the mount shows at its top.
+type Layout uint8
+
+// The layouts.
+const (
+	// Plain has snapshots/ and the views across points.
+	Plain Layout = iota
+	// Restic has ids/, tags/ and hosts/ beside these, as mounts of restic do.
+	Restic
+	// ZFS shows the newest tree itself, and .zfs/snapshot/ unlisted in it, as a
+	// data set of ZFS does. The views are in .dupfs/, unlisted as well.
+	ZFS
+)
+
 // Options say how to mount. The zero value is useful: a mount that only the
 // user who made it can see, without at/.
 type Options struct {
@@ -36,6 +52,19 @@ type Options struct {
 	// never to ask for them, which makes ls -l several times as fast: it asks
 	// twice for each file.
 	NoXattrs bool
+	// Owner returns the owner to show of an entry; nil: the recorded one. Umask
+	// is taken away from the permissions. Access lists stay as recorded.
+	Owner func(e *chain.Entry) (uid, gid uint32)
+	Umask uint32
+	// Layout is what is at the top, and PointName what the points are called:
+	// nil, or what gives nothing, is RFC 3339 in UTC. Of points with the same
+	// name the second is called NAME~2. Host is the host that Restic shows.
+	Layout    Layout
+	PointName func(time.Time) string
+	Host      string
+	// Status returns what .dupfs/status.json holds, given the state of the
+	// mount. Without it there is no such file. It must not wait.
+	Status func(Health) []byte
 	// NonEmpty allows a mount point that has entries.
 	NonEmpty bool
 	// ParseTime reads the names in at/. Without it there is no at/.
@@ -64,6 +93,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Minute
+	}
+	if o.PointName == nil {
+		o.PointName = func(time.Time) string { return "" }
 	}
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}

@@ -29,7 +29,7 @@ type pointList struct {
 const timeName = "2006-01-02T15:04:05Z"
 
 // newPointList names the points, and takes over what old knows of them.
-func newPointList(points []chain.Point, old *pointList) *pointList {
+func newPointList(points []chain.Point, old *pointList, name func(time.Time) string) *pointList {
 	l := &pointList{
 		all:      make([]*point, 0, len(points)),
 		byName:   make(map[string]*point, len(points)),
@@ -50,14 +50,14 @@ func newPointList(points []chain.Point, old *pointList) *pointList {
 		}
 		return a.Number < b.Number
 	})
-	same := 0
-	for i, p := range l.all {
-		p.name = p.Time.UTC().Format(timeName)
-		if i > 0 && p.Time.Equal(l.all[i-1].Time) {
-			same++
-			p.name = fmt.Sprintf("%s~%d", p.name, same+1)
-		} else {
-			same = 0
+	same := make(map[string]int, len(l.all))
+	for _, p := range l.all {
+		if p.name = name(p.Time.UTC()); p.name == "" {
+			p.name = p.Time.UTC().Format(timeName)
+		}
+		same[p.name]++
+		if n := same[p.name]; n > 1 {
+			p.name = fmt.Sprintf("%s~%d", p.name, n)
 		}
 		l.byName[p.name] = p
 	}
@@ -91,6 +91,7 @@ type points struct {
 	every   time.Duration
 	timeout time.Duration
 	log     func(string, ...any)
+	name    func(time.Time) string
 	running sync.WaitGroup
 
 	mu    sync.Mutex
@@ -112,7 +113,7 @@ func (p *points) load() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list, p.asked = newPointList(found, p.list), asked
+	p.list, p.asked = newPointList(found, p.list, p.name), asked
 	return nil
 }
 
@@ -156,7 +157,7 @@ func (p *points) refresh(done chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		p.list = newPointList(found, p.list)
+		p.list = newPointList(found, p.list, p.name)
 	}
 	p.busy = nil
 	close(done)

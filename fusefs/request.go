@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ type request struct {
 	pid      uint32          // thread that made the call; 0 if it is not known here
 	giveUp   bool            // end at any interrupt if pid tells nothing
 	gone     func() bool     // reports whether the mount has gone
+	pending  *atomic.Int64   // counts requests under way
 
 	mu      sync.Mutex
 	inner   context.Context // nil until Done is called
@@ -43,8 +45,11 @@ const pollCaller = 100 * time.Millisecond
 
 // begin returns the context of a request. It must be ended.
 func (f *fileSystem) begin(cancel <-chan struct{}, pid uint32) *request {
+	f.health.pending.Add(1)
+	now := time.Now()
+	f.health.used.Store(now.UnixNano())
 	return &request{
-		base: f.base, deadline: time.Now().Add(f.opts.Timeout), cancel: cancel, pid: pid, gone: f.gone,
+		base: f.base, deadline: now.Add(f.opts.Timeout), cancel: cancel, pid: pid, gone: f.gone, pending: &f.health.pending,
 	}
 }
 
@@ -53,6 +58,9 @@ func (r *request) end() {
 	r.mu.Lock()
 	stop, watched := r.stop, r.watched
 	r.mu.Unlock()
+	if r.pending != nil {
+		r.pending.Add(-1)
+	}
 	if stop != nil {
 		stop()
 		<-watched

@@ -135,7 +135,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 
 func TestPointNames(t *testing.T) {
 	point := func(sec int64, n uint32) chain.Point { return chain.Point{Time: time.Unix(sec, 0), Number: n} }
-	l := newPointList([]chain.Point{point(50, 9), point(50, 3), point(10, 7), point(50, 5)}, nil)
+	l := newPointList([]chain.Point{point(50, 9), point(50, 3), point(10, 7), point(50, 5)}, nil, func(time.Time) string { return "" })
 	var got []string
 	for _, p := range l.all {
 		got = append(got, p.name+"="+strconv.Itoa(int(p.Number)))

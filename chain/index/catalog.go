@@ -396,7 +396,7 @@ type statements struct {
 	setOf, sets, volumeOf, volumesOf     *sql.Stmt
 	base, page, piecePage, damage        *sql.Stmt
 	walk, allVolumes                     *sql.Stmt
-	history                              *sql.Stmt
+	history, names, nameOf, changed      *sql.Stmt
 }
 
 // nodeColumns are what scanNode reads, for a version v at the point ?1.
@@ -421,6 +421,11 @@ func (s *statements) prepare(ctx context.Context, db *sql.DB) error {
 			WHERE id BETWEEN ?2<<16 AND (?2<<16)|?1) AND v.kind<>0`},
 		{&s.version, `SELECT ` + nodeColumns + `, v.name FROM versions v WHERE v.id=?2 AND v.kind<>0`},
 		{&s.history, `SELECT id, kind FROM versions WHERE id BETWEEN ?1<<16 AND (?1<<16)|65535 ORDER BY id`},
+		{&s.names, `SELECT c.name, c.id, c.til, v.id, v.kind FROM ` + newest + ` WHERE c.parent=?2 AND c.name>?3 ORDER BY c.name LIMIT ?4`},
+		{&s.nameOf, `SELECT c.name, c.id, c.til, v.id, v.kind FROM ` + newest + ` WHERE c.parent=?2 AND c.name=?3`},
+		{&s.changed, `SELECT v.parent, v.kind, (SELECT w.kind FROM versions w WHERE w.id BETWEEN (v.id>>16)<<16 AND ((v.id>>16)<<16)|?1
+			ORDER BY w.id DESC LIMIT 1) FROM versions v WHERE v.id&65535 BETWEEN ?1+1 AND ?2 AND NOT EXISTS
+			(SELECT 1 FROM versions x WHERE x.id BETWEEN v.id+1 AND ((v.id>>16)<<16)|?2)`},
 		{&s.path, `SELECT parent, name FROM versions WHERE id>=?1<<16 AND id<(?1+1)<<16 ORDER BY id LIMIT 1`},
 		{&s.childID, `SELECT id FROM children WHERE parent=?1 AND name=?2`},
 		{&s.sets, `SELECT ord, times, manifest, size, own, sigtar, sigsize, layout IS NOT NULL FROM sets ORDER BY ord`},

@@ -79,3 +79,8 @@ func groupID(name string) string {
 	}
 	return g.Gid
 }
+
+// Owners returns a function that turns owners of entries into numbers of this
+// system as a restore does: by name if that is known here, else, or if numeric,
+// by number. It is safe for concurrent use.
+func Owners(numeric bool) func(*chain.Entry) (uid, gid uint32) { return newOwners(numeric).of }

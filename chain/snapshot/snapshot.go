@@ -74,6 +74,7 @@ type Archive struct {
 	layouts  *layoutCache
 	passes   chan struct{} // one token for each volume being read
 	refresh  singleflight.Group
+	diffing  singleflight.Group
 
 	mu      sync.Mutex
 	col     *chain.Collection
@@ -83,6 +84,7 @@ type Archive struct {
 	numbers map[string]uint32 // of points, by key
 	taken   map[uint32]string
 	points  []point
+	diffs   []changed // the pair used last is last
 }
 
 // point is a chain.Point and where it is.

@@ -93,7 +93,7 @@ func (s *Store) decodeCopy(ctx context.Context, f *File, c *localCopy) (err erro
 	if c.file, err = s.temp(); err != nil {
 		return err
 	}
-	body, err := s.backend.Open(ctx, f.File(), 0, -1)
+	body, err := s.openFile(ctx, f.File(), 0, -1)
 	if err != nil {
 		return err
 	}

@@ -115,6 +115,7 @@ func (s *Store) ReadAt(ctx context.Context, f *File, p []byte, plainOff int64) (
 
 // block returns chunk k decoded.
 func (s *Store) block(ctx context.Context, f *File, id string, k int) ([]byte, error) {
+	s.counts.asked.Add(1)
 	return s.blocks.Get(ctx, blockKey{id, k}, func(ctx context.Context) ([]byte, error) {
 		return s.fill(ctx, f, id, k)
 	})
@@ -142,6 +143,7 @@ func (s *Store) fill(ctx context.Context, f *File, id string, k int) ([]byte, er
 	key := diskKey(id, f.Layout.Chunk(k))
 	if stored, ok := s.opts.Disk.Get(key); ok {
 		if block, err := s.decodeChunk(ctx, f, k, stored); err == nil {
+			s.counts.disk.Add(1)
 			return block, nil
 		} else if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -194,6 +196,7 @@ func (s *Store) stored(ctx context.Context, f *File, id string, k int) ([]byte, 
 	}
 	s.fetches.mu.Unlock()
 	defer s.forget(g, id, k)
+	s.counts.misses.Add(1)
 	select {
 	case <-g.done:
 	case <-ctx.Done():

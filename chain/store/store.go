@@ -55,7 +55,10 @@ type Store struct {
 
 	fetches fetches
 	copies  copies
-	ctx     context.Context // ends with Close; bounds what runs behind readers
+	counts  counters
+	tierMu  sync.Mutex
+	tiers   map[string]string // of stored files, as listed; none for stores without
+	ctx     context.Context   // ends with Close; bounds what runs behind readers
 	cancel  context.CancelFunc
 	behind  sync.WaitGroup
 }
@@ -109,11 +112,21 @@ func (s *Store) List(ctx context.Context) ([]chain.Stored, error) {
 
 // ListAll is List, and also returns the names that mean nothing here.
 func (s *Store) ListAll(ctx context.Context) (known []chain.Stored, unknown []string, err error) {
+	s.counts.requests.Add(1)
 	files, err := s.backend.List(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	tiers := map[string]string{}
+	defer func() {
+		s.tierMu.Lock()
+		defer s.tierMu.Unlock()
+		s.tiers = tiers
+	}()
 	for _, f := range files {
+		if f.Tier != "" {
+			tiers[f.Name] = f.Tier
+		}
 		if n, ok := chain.ParseName(f.Name, s.opts.Prefixes); ok {
 			known = append(known, chain.Stored{Name: n, Size: f.Size})
 		} else {
@@ -126,7 +139,7 @@ func (s *Store) ListAll(ctx context.Context) (known []chain.Stored, unknown []st
 // Open returns the plaintext of a stored file, whole and in order. io.EOF
 // means that all of it was verified, as far as its layer can.
 func (s *Store) Open(ctx context.Context, n chain.Stored) (io.ReadCloser, error) {
-	body, err := s.backend.Open(ctx, n.File, 0, -1)
+	body, err := s.openFile(ctx, n.File, 0, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +193,7 @@ func (s *Store) Trailer(ctx context.Context, n chain.Stored) (*volume.Layout, er
 
 // fetch reads a range of a stored file, all of it or an error.
 func (s *Store) fetch(ctx context.Context, file string, off, n int64) ([]byte, error) {
-	body, err := s.backend.Open(ctx, file, off, n)
+	body, err := s.openFile(ctx, file, off, n)
 	if err != nil {
 		return nil, err
 	}

@@ -30,13 +30,7 @@ func mountCommand(e *environ) *cli.Command {
 		Description: `dupfs mount URL ~/back     returns once it is mounted; dupfs umount ~/back ends it
 ls ~/back/snapshots           one directory for each backup, and latest
 cp ~/back/at/3D/letter.txt .  the newest backup that is at least three days old`,
-		Flags: slices.Concat(archiveFlags(), []cli.Flag{
-			&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in front until it is unmounted or interrupted"},
-			&cli.BoolFlag{Name: "allow-other", Usage: "let other users in, as far as the recorded permissions let them"},
-			&cli.BoolFlag{Name: "nonempty", Usage: "mount over a directory that is not empty"},
-			&cli.Float64Flag{Name: "request-timeout", Value: 300, Usage: "`SECONDS` after which a read fails"},
-			currentTimeFlag(),
-		}),
+		Flags: slices.Concat(archiveFlags(), mountFlags()),
 		Action: func(c *cli.Context) error {
 			if c.Bool("foreground") || e.getenv(readyVariable) != "" {
 				return runMount(c.Context, e, c)
@@ -74,18 +68,14 @@ func runMount(ctx context.Context, e *environ, c *cli.Context) error {
 	if _, err := a.warnArchived(ctx, c, "", true); err != nil {
 		return err
 	}
-	log, err := e.mountLog(c, a)
+	o, err := e.mountOptions(ctx, c, a, args[1])
 	if err != nil {
 		return err
 	}
-	server, err := fusefs.Mount(a.snapshot, args[1], fusefs.Options{
-		Source:     "dupfs:" + a.shown,
-		AllowOther: c.Bool("allow-other"),
-		NonEmpty:   c.Bool("nonempty"),
-		ParseTime:  func(s string) (time.Time, error) { return e.parseTime(c, s) },
-		Timeout:    seconds(c, "request-timeout"),
-		Log:        log,
-	})
+	if o.Log, err = e.mountLog(c, a); err != nil {
+		return err
+	}
+	server, err := fusefs.Mount(a.snapshot, args[1], o)
 	if err != nil {
 		return mountError(err)
 	}
