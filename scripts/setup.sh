@@ -2,8 +2,8 @@
 # setup.sh demo|test    installs on Debian 12 what `make demo` or `make test` needs.
 #
 #   demo   fuse3, and Go where it is missing or too old
-#   test   also stock duplicity, duply, backupninja, rdiff, gnupg, attr, acl, rsync,
-#          sshd, a C compiler for the race detector, node, rclone, and in .servers/
+#   test   also stock duplicity, duply, backupninja, rdiff, gnupg, gnome-keyring,
+#          attr, acl, rsync, sshd, a C compiler for the race detector, node, rclone, and in .servers/
 #          (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
 #          the network-fault proxy Toxiproxy, and the Python libraries with which
@@ -161,6 +161,9 @@ test)
 	need duplicity duplicity
 	need duply duply
 	need backupninja backupninja
+	need dbus-run-session dbus-daemon
+	need gnome-keyring-daemon gnome-keyring
+	need secret-tool libsecret-tools
 	need rdiff rdiff
 	need setfattr attr
 	need setfacl acl

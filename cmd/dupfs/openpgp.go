@@ -173,8 +173,12 @@ func (o *openpgp) encrypter(ctx context.Context, c *cli.Context, keys *pgp.Keys)
 // stands in where the archive is encrypted to that key, or to a passphrase.
 func (o *openpgp) signer(ctx context.Context, archive string) (pgp.Signer, error) {
 	var given []string
-	if p, ok := o.e.lookup("SIGN_PASSPHRASE"); ok {
-		given = append(given, p)
+	sign, known, err := o.e.signPassphrase()
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		given = append(given, sign)
 	} else if p, ok := o.e.lookup("PASSPHRASE"); ok && (archive != "" || o.recipient(o.sign)) {
 		given = append(given, p)
 	}
@@ -184,7 +188,7 @@ func (o *openpgp) signer(ctx context.Context, archive string) (pgp.Signer, error
 		}
 	}
 	options := gnupg.SignOptions{ID: o.sign, Passphrases: given, Now: o.e.now}
-	if _, ok := o.e.lookup("SIGN_PASSPHRASE"); !ok && !o.agent {
+	if !known && !o.agent {
 		options.More = func(context.Context) (string, error) { return o.e.ask("GnuPG passphrase for signing key: ") }
 	}
 	return o.gpg.Signer(ctx, options)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -23,7 +25,8 @@ var errPassphraseEOF = errors.New("a passphrase is needed, but PASSPHRASE is not
 // passphrases returns those that are given without anybody being asked: what a
 // chain is written with first, then others that open older sets. PASSPHRASE
 // counts as given where it is set but empty. Then come the first lines of
-// --passphrase-file and of what --password-command prints.
+// --passphrase-file and of what --password-command prints. systemd's credential
+// counts where none of them is given.
 func (e *environ) passphrases(c *cli.Context) ([]string, error) {
 	var all []string
 	if p, ok := e.lookup("PASSPHRASE"); ok {
@@ -32,7 +35,7 @@ func (e *environ) passphrases(c *cli.Context) ([]string, error) {
 	for _, file := range c.StringSlice("passphrase-file") {
 		p, err := passphraseFile(file)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--passphrase-file: %w", err)
 		}
 		all = append(all, p)
 	}
@@ -43,7 +46,41 @@ func (e *environ) passphrases(c *cli.Context) ([]string, error) {
 		}
 		all = append(all, p)
 	}
+	if len(all) == 0 {
+		p, ok, err := e.credential("dupfs.passphrase")
+		if ok {
+			all = append(all, p)
+		}
+		return all, err
+	}
 	return all, nil
+}
+
+// signPassphrase returns what unlocks the signing key, if it is given:
+// SIGN_PASSPHRASE or systemd's credential.
+func (e *environ) signPassphrase() (string, bool, error) {
+	if p, ok := e.lookup("SIGN_PASSPHRASE"); ok {
+		return p, true, nil
+	}
+	return e.credential("dupfs.sign-passphrase")
+}
+
+// credential returns the first line of a credential that systemd hands to a
+// service (LoadCredential=, LoadCredentialEncrypted=, SetCredential=), if there
+// is one of that name.
+func (e *environ) credential(name string) (string, bool, error) {
+	dir := e.getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return "", false, nil
+	}
+	p, err := passphraseFile(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("credential: %w", err)
+	}
+	return p, true, nil
 }
 
 // passwordCommand runs a command in the shell, once in a run, and returns the
@@ -104,12 +141,12 @@ func (e *environ) passphrase(c *cli.Context, twice bool) (string, error) {
 func passphraseFile(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", fmt.Errorf("--passphrase-file: %w", err)
+		return "", err
 	}
 	defer f.Close()
 	line, err := bufio.NewReader(io.LimitReader(f, 64<<10)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("--passphrase-file: %w", err)
+		return "", fmt.Errorf("%s: %w", file, err)
 	}
 	return strings.TrimRight(line, "\r\n"), nil
 }

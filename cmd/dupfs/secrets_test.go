@@ -1,0 +1,63 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"dupfs/internal/need"
+)
+
+// noPassphrase takes PASSPHRASE out of the environment.
+func (w *world) noPassphrase() {
+	w.env = slices.DeleteFunc(w.env, func(v string) bool { return strings.HasPrefix(v, "PASSPHRASE=") })
+}
+
+// systemd lays credentials out as files that nobody may write.
+func TestCredentials(t *testing.T) {
+	w := keyWorld(t)
+	url, dir := w.url("archive"), w.path("credentials")
+	w.write("src/letter", "dear\n")
+	w.write("file", "other\n")
+	w.sh("mkdir credentials; printf geheim > credentials/dupfs.passphrase; chmod 400 credentials/*; chmod 500 credentials")
+	env := []string{"CREDENTIALS_DIRECTORY=" + dir}
+	w.want(0, "", env, "full", "--current-time", at(0), "src", url)
+	w.want(0, "", env, "verify", url)
+	w.want(0, "", []string{"PASSPHRASE=geheim"}, "verify", url)
+	w.want(31, "wrong passphrase", append(env, "PASSPHRASE=other"), "verify", url) // what is said counts
+	w.want(31, "wrong passphrase", env, "verify", "--passphrase-file", w.path("file"), url)
+	w.want(30, "nobody to ask", []string{"CREDENTIALS_DIRECTORY=" + w.path("src")}, "full", "src", w.url("new"))
+
+	id := w.key("al <al@example.org>", "sesame", "ed25519", "cv25519")
+	w.sh("chmod 700 credentials; echo sesame > credentials/dupfs.sign-passphrase")
+	w.lock()
+	w.want(0, "", env, "full", "--encrypt-sign-key", id, "src", w.url("signed"))
+	w.lock()
+	w.want(31, "", append(env, "SIGN_PASSPHRASE=other"), "full", "--encrypt-sign-key", id, "src", w.url("signed2"))
+	w.sh("chmod 700 credentials; rm credentials/dupfs.passphrase; mkdir credentials/dupfs.passphrase")
+	w.want(1, "credential", env, "verify", url)
+}
+
+// The keyring of a desktop is asked by its own tool.
+func TestKeyring(t *testing.T) {
+	for _, name := range []string{"dbus-run-session", "gnome-keyring-daemon", "secret-tool"} {
+		need.Program(t, name)
+	}
+	w := newWorld(t)
+	w.noPassphrase()
+	w.write("src/letter", "dear\n")
+	w.sh("mkdir -m 700 run")
+	w.env = append(w.env, "XDG_RUNTIME_DIR="+w.path("run"), "DUPFS="+binary, "URL="+w.url("archive"))
+	w.write("session", `set -eu
+printf unlock | gnome-keyring-daemon --unlock --components=secrets >/dev/null
+from='secret-tool lookup application dupfs url '"$URL"
+! "$DUPFS" full --password-command "$from" src "$URL" 2>missing
+printf geheim | secret-tool store --label=backup application dupfs url "$URL"
+"$DUPFS" full --password-command "$from" src "$URL" >/dev/null
+PASSPHRASE=geheim "$DUPFS" cat "$URL" letter
+`)
+	if got := w.sh("setsid -w dbus-run-session -- bash session 2>session.log || { cat session.log >&2; exit 1; }"); got != "dear\n" {
+		t.Errorf("%q", got)
+	}
+	contains(t, w.sh("cat missing"), "--password-command: exit status 1")
+}
