@@ -24,7 +24,8 @@ const (
 
 // Parse reads a manifest to the end of r, as tolerantly as duplicity:
 // unknown lines and words are passed over, field names may be in any case, and
-// of two blocks for one volume the later counts. The list of changed files is
+// of two blocks for one volume the later counts. At least one volume must be
+// named: duplicity never writes a set without one. The list of changed files is
 // skipped. Errors in the text are *chain.CorruptError; errors of r are
 // returned as they are.
 func Parse(r io.Reader) (*Manifest, error) {
@@ -45,7 +46,11 @@ func Parse(r io.Reader) (*Manifest, error) {
 	if err := p.endVolume(); err != nil {
 		return nil, err
 	}
-	return p.finish(), nil
+	m := p.finish()
+	if len(m.Volumes) == 0 {
+		return nil, corrupt("it names no volume")
+	}
+	return m, nil
 }
 
 // A parser takes the lines of a manifest one by one.

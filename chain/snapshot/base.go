@@ -106,6 +106,9 @@ func (b *Base) Signature(ctx context.Context, e *BaseEntry) (io.ReadCloser, erro
 		return nil, fmt.Errorf("signature of %s: %w", e.Path, fs.ErrNotExist)
 	}
 	f, err := b.sigtar(ctx, e.Set, set)
+	if errors.Is(err, fs.ErrNotExist) && e.Exact {
+		return nil, chain.Corrupt(set.Sigtar.File, "it is not the one that was written with the set")
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return b.sequential(ctx, e, set)
 	}

@@ -410,7 +410,8 @@ func (l *line) file(ctx context.Context, c *index.Catalog, ord, number int) (*st
 		return nil, fmt.Errorf("%w: %s has no layout", index.ErrBadCatalog, listed.File)
 	}
 	if listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
-		return nil, l.lostError(ord, number, fmt.Sprintf("%s has %d bytes instead of %d", listed.File, listed.Size, v.Layout.StoredSize))
+		// What is left of it may be intact: each chunk has its hash.
+		l.fault(ord, fmt.Sprintf("%s has %d bytes instead of %d", listed.File, listed.Size, v.Layout.StoredSize))
 	}
 	v.Layout.Name = listed.File
 	f := &store.File{Stored: listed, Layout: v.Layout}

@@ -125,9 +125,24 @@ func final(err error) bool {
 	return errors.As(err, &corrupt) || errors.As(err, &bad) || errors.Is(err, fs.ErrNotExist)
 }
 
-// manifest reads the manifest of a set.
+// manifest reads the manifest of a set. Of several files that claim to be it,
+// the first that makes sense is taken.
 func (a *Archive) manifest(ctx context.Context, set *chain.Set) (*manifest.Manifest, error) {
-	r, err := a.st.Open(ctx, *set.Manifest)
+	m, err := a.readManifest(ctx, *set.Manifest)
+	for _, f := range set.Duplicates {
+		if err == nil || !final(err) || f.Kind != chain.ManifestFile {
+			continue
+		}
+		if other, otherErr := a.readManifest(ctx, f); otherErr == nil {
+			a.note("%v; %s is used", err, f.File)
+			return other, nil
+		}
+	}
+	return m, err
+}
+
+func (a *Archive) readManifest(ctx context.Context, f chain.Stored) (*manifest.Manifest, error) {
+	r, err := a.st.Open(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -297,11 +312,19 @@ func (m *merging) sigtar(to sink, lay *volume.Layout) error {
 		return nil
 	}
 	if s.Size >= 0 && s.Size != lay.StoredSize {
+		if m.bound() { // so it is the sigtar that is not what it was
+			m.line.a.note("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
+			return nil
+		}
 		return badIndex("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
 	}
 	m.info.Sigtar = *s
 	return to.Sigtar(lay)
 }
+
+// bound reports whether the manifest has the hash of the index: what is listed
+// otherwise than it says was changed, and is told chunk by chunk when it is read.
+func (m *merging) bound() bool { return m.man != nil && m.man.HasIndex }
 
 // agrees checks a volume of an index against the manifest and the listing.
 func (m *merging) agrees(v *index.VolumeInfo) error {
@@ -317,6 +340,12 @@ func (m *merging) agrees(v *index.VolumeInfo) error {
 	listed, ok := m.line.stored(m.ord, v.Number)
 	if !ok {
 		return nil // missing, which is no fault of the index
+	}
+	if m.bound() {
+		if listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
+			m.line.a.note("%s has %d bytes, not %d", listed.File, listed.Size, v.Layout.StoredSize)
+		}
+		return nil
 	}
 	if listed.File != v.File || listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
 		return badIndex("%s is listed with %d bytes, it speaks of %s with %d", listed.File, listed.Size, v.File, v.Layout.StoredSize)

@@ -90,7 +90,7 @@ type Archive struct {
 // point is a chain.Point and where it is.
 type point struct {
 	chain.Point
-	line *line
+	line *line // nil for a set whose base is missing
 	ord  int
 }
 
@@ -193,8 +193,23 @@ func (a *Archive) draw() {
 			a.points = append(a.points, a.newPoint(ln, ord, l))
 		}
 	}
+	a.drawOrphans()
 	a.lines = lines
 	slices.SortStableFunc(a.points, func(p, q point) int { return p.Time.Compare(q.Time) })
+}
+
+// drawOrphans makes points of the sets whose base is missing. Nobody can read
+// them, but without them an older point would pass for the newest one. The lock
+// is held.
+func (a *Archive) drawOrphans() {
+	for _, s := range a.col.Orphaned {
+		if slices.ContainsFunc(a.col.Lines, func(l *chain.Line) bool { return slices.Contains(l.Sets, s) }) {
+			continue
+		}
+		p := chain.Point{Time: s.End, Full: s.Full, Number: a.number("orphan " + s.Times())}
+		p.Damage = "it builds on the set of " + s.Start.UTC().Format(time.RFC3339) + ", which is missing or has no manifest"
+		a.points = append(a.points, point{Point: p})
+	}
 }
 
 // lineKey names a line for ever: by its full set, and for a fork its last one.
@@ -241,7 +256,12 @@ func (a *Archive) newLine(key string) *line {
 // next one that is free. The lock is held.
 func (a *Archive) newPoint(ln *line, ord int, l *chain.Line) point {
 	set := l.Sets[ord]
-	key := ln.key + " " + set.Times()
+	number := a.number(ln.key + " " + set.Times())
+	return point{line: ln, ord: ord, Point: chain.Point{Time: set.End, Number: number, Full: set.Full}}
+}
+
+// number returns the number of the point with that key. The lock is held.
+func (a *Archive) number(key string) uint32 {
 	number, ok := a.numbers[key]
 	if !ok {
 		number = uint32(spread(key, numBits))
@@ -250,7 +270,7 @@ func (a *Archive) newPoint(ln *line, ord int, l *chain.Line) point {
 		}
 		a.numbers[key], a.taken[number] = number, key
 	}
-	return point{line: ln, ord: ord, Point: chain.Point{Time: set.End, Number: number, Full: set.Full}}
+	return number
 }
 
 // Points implements chain.Forest. When the archive cannot be listed again, the
@@ -276,7 +296,9 @@ func (a *Archive) Points(ctx context.Context) ([]chain.Point, error) {
 	out := make([]chain.Point, len(points))
 	for i, p := range points {
 		out[i] = p.Point
-		out[i].Damage = p.line.damage(p.ord)
+		if p.line != nil {
+			out[i].Damage = p.line.damage(p.ord)
+		}
 	}
 	return out, nil
 }
@@ -299,6 +321,9 @@ func (a *Archive) Tree(ctx context.Context, number uint32) (chain.Tree, error) {
 	a.mu.Unlock()
 	if i < 0 {
 		return nil, fmt.Errorf("point %d: %w", number, fs.ErrNotExist)
+	}
+	if p.line == nil {
+		return nil, chain.Corrupt("the backup of "+p.Time.UTC().Format(time.RFC3339), p.Damage)
 	}
 	err := p.line.do(ctx, p.ord, func(*index.Catalog) error { return nil })
 	if err != nil {

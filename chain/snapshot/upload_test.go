@@ -82,11 +82,7 @@ func stored(t testing.TB, b backends.Backend, word string) []string {
 // walkAll looks at every entry of all points, with exact sizes.
 func walkAll(t testing.TB, a *archive) {
 	t.Helper()
-	points, err := a.Points(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range points {
+	for _, p := range based(t, a) {
 		tree, err := a.Tree(t.Context(), p.Number)
 		if err != nil {
 			t.Fatal(err)

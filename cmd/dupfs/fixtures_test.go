@@ -104,8 +104,8 @@ func (f fixture) expected(t *testing.T, file string) []string {
 	return lines
 }
 
-// absentPoints are points of a fixture that are no points: stock restores an
-// older state in their place, in silence, because a set is missing.
+// absentPoints are points of a fixture that cannot be read, because a set is
+// missing: stock restores an older state in their place, in silence.
 var absentPoints = map[string][]string{
 	"orphans": {"1-incremental", "2-incremental"},
 }
@@ -129,8 +129,12 @@ func testFixture(t *testing.T, f fixture) {
 			at := fmt.Sprint(s.Time)
 			point := filepath.Join(mnt, "snapshots", time.Unix(s.Time, 0).UTC().Format(time.RFC3339))
 			if slices.Contains(absentPoints[f.Name], s.Label) {
-				if _, err := os.Lstat(point); err == nil {
-					t.Errorf("%s is there, but its set is not whole", point)
+				if _, err := os.ReadDir(point); err == nil {
+					t.Errorf("%s can be listed, but its set is not whole", point)
+				}
+				r := w.exec(nil, binary, "restore", "--time", at, url, w.path("absent"))
+				if r.code == exitOK && !strings.Contains(r.stderr, "warning: ") {
+					t.Errorf("an older state was restored in silence: %s", r.stderr)
 				}
 				return
 			}

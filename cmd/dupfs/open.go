@@ -193,7 +193,21 @@ func (a *archive) pointAt(ctx context.Context, c *cli.Context, expr string) (cha
 	if err != nil {
 		return chain.Point{}, err
 	}
-	return snapshot.At(points, t)
+	p, err := snapshot.At(points, t)
+	if err == nil {
+		a.warnUnfinished(p, t)
+	}
+	return p, err
+}
+
+// warnUnfinished tells of sets without a manifest between a point and a time
+// that was asked for: the backup did not finish, or the manifest was lost.
+func (a *archive) warnUnfinished(p chain.Point, t time.Time) {
+	for _, s := range a.snapshot.Collection().Incomplete {
+		if s.End.After(p.Time) && !s.End.After(t) {
+			a.env.warn("the backup of %s has no manifest and is not used: that of %s is the newest before", stamp(s.End), stamp(p.Time))
+		}
+	}
 }
 
 // parseTime reads a time as an option gives it.
