@@ -24,6 +24,9 @@ type Past interface {
 	Spot(ctx context.Context, place uint64, name string) (Spot, error)
 	// Versions returns the versions of a place that differ, the oldest first.
 	Versions(ctx context.Context, place uint64) ([]PastVersion, error)
+	// PointOf returns the first point that has a version. fs.ErrNotExist if
+	// there is none.
+	PointOf(ctx context.Context, version uint64) (uint32, error)
 	// Changes calls fn, as Names does, for each name in a directory that
 	// differs between two points. dir numbers it in the tree of to, and it is
 	// a directory at both points.

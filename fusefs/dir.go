@@ -17,6 +17,9 @@ import (
 // before "..", 2 before the first child, and so on. Since a tree does not
 // change, they are good in any handle and for any length of time.
 type openDir struct {
+	point  uint32 // of a directory of a tree, if pinned
+	pinned bool
+
 	mu    sync.Mutex
 	marks marks  // in a directory of a tree
 	items []item // in a view: as it was when reading began
@@ -24,13 +27,17 @@ type openDir struct {
 
 // OpenDir meets fuse.RawFileSystem.
 func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	dir := new(openDir)
 	switch {
 	case isDir(in.NodeId):
+		dir.point, _ = splitDir(in.NodeId)
+		dir.pinned = true
+		f.uses.touch(dir.point)
 		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 	case !isView(in.NodeId):
 		return fuse.ENOTDIR
 	}
-	out.Fh = f.dirs.add(new(openDir))
+	out.Fh = f.dirs.add(dir)
 	return fuse.OK
 }
 

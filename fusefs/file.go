@@ -53,6 +53,8 @@ func (t *table[T]) len() int {
 // openFile is an open File.
 type openFile struct {
 	content chain.Content
+	point   uint32 // the first one that has the version, if pinned
+	pinned  bool
 
 	mu     sync.Mutex
 	mapped bool // data and size are known
@@ -79,7 +81,9 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if err != nil {
 		return f.fail("open", in.NodeId, err)
 	}
-	out.Fh = f.files.add(&openFile{content: content})
+	file := &openFile{content: content}
+	f.pin(r, file, splitVersion(in.NodeId))
+	out.Fh = f.files.add(file)
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return fuse.OK
 }

@@ -24,6 +24,7 @@ type fileSystem struct {
 	forest  chain.Forest
 	past    chain.Past // the forest, if it is one; else nil
 	pairs   pairs
+	uses    uses
 	opts    Options
 	base    context.Context // ends with the mount
 	dev     string          // of the mount, "" until it is made
@@ -41,6 +42,7 @@ func newFileSystem(ctx context.Context, forest chain.Forest, o Options) *fileSys
 	return &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		past:          past,
+		uses:          uses{tell: o.InUse},
 		forest:        forest,
 		opts:          o,
 		base:          ctx,
@@ -94,6 +96,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		return fuse.ENOTDIR
 	}
 	point, dir := splitDir(in.NodeId)
+	f.uses.touch(point)
 	tree, err := f.forest.Tree(r, point)
 	if err != nil {
 		return f.fail("look up in", in.NodeId, err)

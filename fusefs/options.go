@@ -65,6 +65,13 @@ type Options struct {
 	// Status returns what .dupfs/status.json holds, given the state of the
 	// mount. Without it there is no such file. It must not wait.
 	Status func(Health) []byte
+	// InUse is told which points programs look at, or have something of open,
+	// whenever that changes: before a program gets an answer from a point that
+	// was not among them, and within some minutes after the last one.
+	InUse func(points []uint32)
+	// Idle is how long nobody may ask for anything, nothing being open, before
+	// the mount unmounts itself. 0: it never does.
+	Idle time.Duration
 	// NonEmpty allows a mount point that has entries.
 	NonEmpty bool
 	// ParseTime reads the names in at/. Without it there is no at/.

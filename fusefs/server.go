@@ -99,6 +99,7 @@ func (s *Server) serve(f *fileSystem, fd int) error {
 	if err != nil {
 		return err
 	}
+	go s.watch(f.base, f)
 	go func() {
 		defer close(s.done)
 		server.Serve()

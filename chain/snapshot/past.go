@@ -244,6 +244,30 @@ func (a *Archive) versionsIn(ctx context.Context, s sighting) ([]chain.PastVersi
 	return out, err
 }
 
+// PointOf implements chain.Past.
+func (a *Archive) PointOf(_ context.Context, version uint64) (uint32, error) {
+	l, id, err := a.versionLine(version)
+	if err != nil {
+		return 0, err
+	}
+	return a.numberOf(l, max(index.OrdOf(id), a.firstOrd(l))), nil
+}
+
+// Needed returns the sets that a point is made from, oldest first; nil if there
+// is no such point.
+func (a *Archive) Needed(number uint32) []*chain.Set {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.points {
+		if p.Number == number {
+			p.line.mu.Lock()
+			defer p.line.mu.Unlock()
+			return p.line.sets[:min(p.ord+1, len(p.line.sets))]
+		}
+	}
+	return nil
+}
+
 // firstOrd returns the ordinal of a line's first point: 0, but in a fork.
 func (a *Archive) firstOrd(l *line) int {
 	a.mu.Lock()

@@ -90,6 +90,11 @@ func main() {
 	if e.args, err = takeOver(); err != nil {
 		os.Exit(e.report(err))
 	}
+	if len(os.Args) > 0 && isMountHelper(os.Args[0]) && e.getenv(readyVariable) == "" {
+		if e.args, err = mountHelperArgs(e.args); err != nil {
+			os.Exit(e.report(err))
+		}
+	}
 	os.Exit(run(context.Background(), e, e.args))
 }
 

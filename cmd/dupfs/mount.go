@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -35,7 +34,11 @@ cp ~/back/at/3D/letter.txt .  the newest backup that is at least three days old`
 			if c.Bool("foreground") || e.getenv(readyVariable) != "" {
 				return runMount(c.Context, e, c)
 			}
-			return mountBehind(c.Context, e, c)
+			if err := mountBehind(c.Context, e, c); err != nil || !c.Bool("open") {
+				return err
+			}
+			e.showInFileManager(c.Args().Get(1))
+			return nil
 		},
 	}
 }
@@ -68,6 +71,9 @@ func runMount(ctx context.Context, e *environ, c *cli.Context) error {
 	if _, err := a.warnArchived(ctx, c, "", true); err != nil {
 		return err
 	}
+	if err := apart(args[1], a.dir, "the cache of the archive, "+a.dir); err != nil {
+		return err
+	}
 	o, err := e.mountOptions(ctx, c, a, args[1])
 	if err != nil {
 		return err
@@ -75,12 +81,22 @@ func runMount(ctx context.Context, e *environ, c *cli.Context) error {
 	if o.Log, err = e.mountLog(c, a); err != nil {
 		return err
 	}
+	l, err := a.newLease(args[1])
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, l.Close)
+	o.InUse = a.inUse(l)
 	server, err := fusefs.Mount(a.snapshot, args[1], o)
 	if err != nil {
 		return mountError(err)
 	}
-	if err := e.sayReady(); err != nil {
+	if err := errors.Join(e.sayReady(), e.notify("READY=1\nSTATUS=mounted on "+server.Dir())); err != nil {
 		return errors.Join(err, server.Unmount())
+	}
+	defer func() { _ = e.notify("STOPPING=1") }()
+	if c.Bool("open") && e.getenv(readyVariable) == "" {
+		go e.showInFileManager(server.Dir())
 	}
 	return serve(ctx, server)
 }
@@ -103,22 +119,6 @@ func serve(ctx context.Context, server *fusefs.Server) error {
 		return nil
 	}
 	return err
-}
-
-// mountPoint refuses to mount over the archive itself.
-func mountPoint(url, dir string) error {
-	path, ok := strings.CutPrefix(url, "file://")
-	if !ok {
-		return nil
-	}
-	archive, err := os.Stat(path)
-	if err != nil {
-		return nil // opening it will say what is wrong
-	}
-	if at, err := os.Stat(dir); err == nil && os.SameFile(archive, at) {
-		return fail(exitUser, fmt.Errorf("%s is the archive itself", dir), "mount on another, empty directory")
-	}
-	return nil
 }
 
 // mountError gives the errors of a mount their hints.

@@ -33,8 +33,50 @@ func mountFlags() []cli.Flag {
 		&cli.StringFlag{Name: "umask", Usage: "take the permissions in `MASK` (octal) away from everything"},
 		&cli.StringFlag{Name: "layout", Value: "plain", Usage: "`LAYOUT` plain, restic, samba (names for Previous Versions) or zfs (the newest tree with .zfs/snapshot in it)"},
 		&cli.StringFlag{Name: "snapshot-template", Usage: "names of points, in UTC: `FORMAT` of %Y %m %d %H %M %S and others of strftime (default: %Y-%m-%dT%H:%M:%SZ)"},
+		&cli.StringFlag{Name: "idle-timeout", Usage: "unmount when nobody has used it for `TIME`, such as 15m or 1h"},
+		&cli.BoolFlag{Name: "open", Usage: "show it in the file manager once it is mounted"},
 		currentTimeFlag(),
 	}
+}
+
+// mountPoint refuses to mount where the archive is.
+func mountPoint(url, dir string) error {
+	path, ok := strings.CutPrefix(url, "file://")
+	if !ok {
+		return nil
+	}
+	return apart(dir, path, "the archive")
+}
+
+// apart refuses a mount point that covers, or lies in, a directory that the
+// mount itself must read: it would wait for itself.
+func apart(dir, other, what string) error {
+	a, err1 := resolved(dir)
+	b, err2 := resolved(other)
+	if err1 != nil || err2 != nil {
+		return nil // whoever needs it will say what is wrong
+	}
+	text := ""
+	switch {
+	case a == b:
+		text = "is"
+	case strings.HasPrefix(b, strings.TrimSuffix(a, "/")+"/"):
+		text = "holds"
+	case strings.HasPrefix(a, strings.TrimSuffix(b, "/")+"/"):
+		text = "lies in"
+	default:
+		return nil
+	}
+	return fail(exitUser, fmt.Errorf("%s %s %s", printable(dir), text, what), "mount on another, empty directory")
+}
+
+// resolved returns the path of a directory without symbolic links.
+func resolved(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
 }
 
 // layouts are what --layout knows: what is at the top, and the template of the
@@ -64,6 +106,9 @@ func (e *environ) mountOptions(ctx context.Context, c *cli.Context, a *archive, 
 		return o, usagef("--layout: %q is none of plain, restic, samba and zfs", c.String("layout"))
 	}
 	o.Layout = l.layout
+	if o.Layout == fusefs.Restic {
+		o.Source = "dupfs:restic:" + a.shown // httm knows such mounts by that word
+	}
 	template := c.String("snapshot-template")
 	if template == "" {
 		template = l.template
@@ -77,6 +122,13 @@ func (e *environ) mountOptions(ctx context.Context, c *cli.Context, a *archive, 
 	if o.Layout == fusefs.Restic {
 		o.Host = a.newestHost(ctx)
 	}
+	if text := c.String("idle-timeout"); text != "" {
+		idle, err := parseDuration(text)
+		if err != nil {
+			return o, usagef("--idle-timeout: %v", err)
+		}
+		o.Idle = idle
+	}
 	if text := c.String("umask"); text != "" {
 		mask, err := strconv.ParseUint(text, 8, 12)
 		if err != nil {
@@ -87,6 +139,18 @@ func (e *environ) mountOptions(ctx context.Context, c *cli.Context, a *archive, 
 	var err error
 	o.Owner, err = shownOwner(c)
 	return o, err
+}
+
+// parseDuration reads a number of seconds, or a time such as 15m.
+func parseDuration(text string) (time.Duration, error) {
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(n) * time.Second, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is no time such as 90, 15m or 1h", text)
+	}
+	return d, nil
 }
 
 // shownOwner returns which owner the mount shows of an entry.

@@ -309,10 +309,14 @@ func (e *environ) cacheDir(c *cli.Context, url string) (string, error) {
 		base := e.getenv("XDG_CACHE_HOME")
 		if base == "" {
 			home := e.getenv("HOME")
-			if home == "" {
+			switch {
+			case home != "":
+				base = filepath.Join(home, ".cache")
+			case os.Geteuid() == 0: // as systemd runs what it mounts
+				base = "/var/cache"
+			default:
 				return "", usagef("neither --archive-dir, XDG_CACHE_HOME nor HOME is given")
 			}
-			base = filepath.Join(home, ".cache")
 		}
 		parent = filepath.Join(base, "dupfs")
 	}

@@ -64,7 +64,10 @@ func removeCommand(e *environ, name, usage, form string, plan func(*cli.Context,
 		Name:      name,
 		Usage:     usage + "; shows what it would do unless --force is given",
 		ArgsUsage: form,
-		Flags:     slices.Concat(archiveFlags(), []cli.Flag{forceFlag(), dryRunFlag(), currentTimeFlag()}),
+		Flags:     slices.Concat(archiveFlags(), []cli.Flag{
+			forceFlag(), dryRunFlag(), currentTimeFlag(),
+			&cli.BoolFlag{Name: "ignore-mounts", Usage: "delete also what a mount on this machine shows somebody just now"},
+		}),
 		Action: func(c *cli.Context) error {
 			n := 2
 			if name == "cleanup" {
@@ -99,6 +102,11 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 	e.printPlan(p, c.Command.Name == "cleanup", c.Bool("force"))
 	if !c.Bool("force") || c.Bool("dry-run") {
 		return nil
+	}
+	if !c.Bool("ignore-mounts") {
+		if err := a.refuseInUse(p.Delete); err != nil {
+			return err
+		}
 	}
 	for _, f := range p.Delete {
 		if err := a.store.Delete(ctx, f); err != nil {
