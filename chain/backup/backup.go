@@ -60,7 +60,15 @@ type Options struct {
 	Memory    int64  // bytes of content and signatures held ahead of the packer; 0: 96 MiB
 	TempDir   string // for spools, which hold key material and are unlinked at once; "": os.TempDir()
 
+	// Journal is the file in which the run notes what it has stored. With it, a
+	// run that fails or dies can be resumed: what has arrived stays in the
+	// store. "": a run that fails removes what it has stored.
+	Journal string
+	Owner   string       // what ReadJournal returns: how the set is written, for the caller to compare
+	Resume  *Interrupted // go on with this run: its set, with the time it had. Layer, Now and Last are not looked at
+
 	DryRun         bool // compare and count only; nothing is created, st may be nil
+	SkipEmpty      bool // write no set if nothing has changed
 	NoFilesChanged bool // leave the list of changed files out of the manifest
 
 	Progress *Progress    // may be nil
@@ -153,8 +161,11 @@ type Stats struct {
 	DestinationSize    int64 // TotalDestinationSizeChange: stored bytes of all files of the set
 	Errors             int64 // warnings: the backup is not complete if > 0
 
-	Set      *chain.Set // what was written; nil for a dry run
+	Set      *chain.Set // what was written; nil for a dry run, or with SkipEmpty if nothing changed
+	Kept     int        // volumes that a run which failed left, for another one to go on with
 	IndexErr error      // of OnIndex
+	// JournalErr is why the journal could not be kept; the run is not affected.
+	JournalErr error
 }
 
 // ErrClock says that the clock is behind the newest set of the archive.

@@ -10,7 +10,13 @@
 // some 200 bytes a volume; it does not grow with the number of files.
 //
 // A set exists once its manifest does, and that is written last. A run that
-// fails or is cancelled removes what it uploaded.
+// fails or is cancelled removes what it uploaded, unless it keeps a journal:
+// then the volumes that have arrived stay, up to the last one that ends with
+// a whole entry, and another run goes on from there (ReadJournal, Ready, and
+// Options.Resume). It neither looks again at what is stored already nor stores
+// it again: that is in the set as it was when it was read. Who wants the source
+// as it is now makes an increment on the resumed set at once. So no file is
+// ever a mixture of two states.
 //
 // What cannot be read is never recorded as deleted: the previous version stays.
 // A file that changes while it is read is read again; if that does not help,

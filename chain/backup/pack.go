@@ -15,7 +15,8 @@ import (
 // packer consumes the items in path order.
 type packer struct {
 	*run
-	set *setWriter // nil for a dry run
+	set   *setWriter // nil for a dry run
+	trail trail
 }
 
 // pack consumes items until in is closed.
@@ -75,6 +76,7 @@ func (p *packer) learn(k Known) error {
 	if p.o.OnKnown == nil {
 		return nil
 	}
+	p.journal.add(&event{Kind: evKnown, Known: &k})
 	if err := p.o.OnKnown(k); err != nil {
 		return fmt.Errorf("knowledge of the source: %w", err)
 	}
@@ -119,7 +121,7 @@ func (p *packer) file(ctx context.Context, it *item) error {
 			break
 		}
 		m.Piece++
-		if err := p.piece(ctx, &m, pc); err != nil {
+		if err := p.middle(ctx, &m, pc); err != nil {
 			return err
 		}
 		stored += int64(len(pc.data))
@@ -144,6 +146,24 @@ func (p *packer) file(ctx context.Context, it *item) error {
 		p.notice(Notice{it.class, it.path, it.flaw})
 	}
 	return p.fileRecord(it)
+}
+
+// middle stores a piece that is not the last of its file, unless that was done
+// before the run was interrupted.
+func (p *packer) middle(ctx context.Context, m *difftar.Member, pc piece) error {
+	if p.journal != nil {
+		p.trail.add(m, pc.data)
+		if skip, err := p.resumed.has(m, &p.trail); skip || err != nil {
+			return err
+		}
+	}
+	if err := p.piece(ctx, m, pc); err != nil {
+		return err
+	}
+	if p.journal != nil {
+		p.journal.add(&event{Kind: evPiece, Path: m.Entry.Path, Number: m.Piece, Sum: p.trail[:], Bare: len(m.Entry.Xattrs) == 0})
+	}
+	return nil
 }
 
 // fileRecord adds a file that was stored to the manifest, the sigtar and the
@@ -189,6 +209,7 @@ func (p *packer) piece(ctx context.Context, m *difftar.Member, pc piece) error {
 	if len(runs) == 0 {
 		return nil
 	}
+	p.journal.add(&event{Kind: evRuns, Runs: runs})
 	if err := p.set.index.Runs(runs...); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
@@ -198,6 +219,9 @@ func (p *packer) piece(ctx context.Context, m *difftar.Member, pc piece) error {
 // place writes a member. Extended attributes that are too large for one are
 // left out.
 func (p *packer) place(ctx context.Context, m *difftar.Member, body []byte, last bool) (int, int64, error) {
+	if p.resumed.partial != nil { // there should be more of a file here
+		return 0, 0, fmt.Errorf("%s: %w", p.resumed.partial.path, ErrMoved)
+	}
 	vol, off, err := p.set.place(ctx, m, body, last)
 	if errors.Is(err, difftar.ErrTooLarge) && len(m.Entry.Xattrs) > 0 {
 		p.notice(Notice{Reduced, m.Entry.Path, err})
@@ -210,9 +234,14 @@ func (p *packer) place(ctx context.Context, m *difftar.Member, body []byte, last
 // record adds an entry to the sigtar and the index. sig is its signature.
 func (p *packer) record(rec *index.Record, sig io.Reader) error {
 	m := sigtar.Member{Entry: rec.Entry, Deleted: rec.Change == difftar.Deleted, Len: max(rec.SigLen, 0)}
+	p.journal.record(rec)
 	off, err := p.set.sigs.Header(&m)
 	if err == nil && sig != nil {
-		_, err = io.Copy(p.set.sigs, sig)
+		var w io.Writer = p.set.sigs
+		if p.journal != nil {
+			w = io.MultiWriter(w, p.journal)
+		}
+		_, err = io.Copy(w, sig)
 	}
 	if err != nil {
 		return fmt.Errorf("signatures: %w", err)

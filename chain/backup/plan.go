@@ -89,6 +89,9 @@ func (p *planner) finish() error {
 
 // keep implements visitor.
 func (p *planner) keep(path chain.Path) error {
+	if p.resumed.hasLid && p.resumed.lid.Has(path) {
+		return nil
+	}
 	if err := p.upTo(path); err != nil {
 		return err
 	}
@@ -102,6 +105,10 @@ func (p *planner) keep(path chain.Path) error {
 
 // entry implements visitor.
 func (p *planner) entry(s *source) error {
+	if p.resumed.skips(s.Path) {
+		p.walked(s)
+		return nil
+	}
 	if err := p.upTo(s.Path); err != nil {
 		return err
 	}

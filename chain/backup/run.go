@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -20,16 +21,18 @@ import (
 
 // run is what all parts of a run share.
 type run struct {
-	o      Options
-	src    string
-	base   Base
-	from   *Origin // instead of src, nil for a backup
-	name   chain.Name
-	isRoot bool // the effective user is root
-	facts  facts
-	budget *semaphore.Weighted
-	fail   context.CancelCauseFunc // ends the run with an error
-	pieces chan []byte             // buffers for reuse
+	o       Options
+	src     string
+	base    Base
+	from    *Origin // instead of src, nil for a backup
+	name    chain.Name
+	isRoot  bool // the effective user is root
+	facts   facts
+	budget  *semaphore.Weighted
+	journal *journal // nil: none
+	resumed resumed
+	fail    context.CancelCauseFunc // ends the run with an error
+	pieces  chan []byte             // buffers for reuse
 
 	noticeMu sync.Mutex
 	errors   int64 // under noticeMu
@@ -91,6 +94,7 @@ func (r *run) do(ctx context.Context, st *store.Store) (*Stats, error) {
 	}
 	r.stats.EndTime = time.Now()
 	r.stats.Errors = r.errors
+	r.stats.JournalErr = r.journal.close()
 	return &r.stats, err
 }
 
@@ -99,6 +103,13 @@ const maxAhead = 5 * time.Second
 
 // times sets the times of the set: they strictly increase.
 func (r *run) times() error {
+	if in := r.o.Resume; in != nil {
+		if in.Set.Full != (r.base == nil) {
+			return errors.New("backup: the interrupted run was of the other kind")
+		}
+		r.name = chain.Name{Full: in.Set.Full, Start: in.Set.Start, End: in.Set.End, Layer: in.Layer}
+		return nil
+	}
 	end := r.o.Now.UTC().Truncate(time.Second)
 	last := r.o.Last.UTC().Truncate(time.Second)
 	if r.base != nil && r.o.Last.IsZero() {
@@ -125,12 +136,21 @@ func (r *run) all(parent context.Context, st *store.Store) error {
 	if r.o.DryRun {
 		return r.pipeline(ctx, &packer{run: r})
 	}
+	if err := r.openJournal(); err != nil {
+		return err
+	}
 	set, err := newSetWriter(ctx, r, st)
 	if err != nil {
 		return err
 	}
 	defer set.abort()
-	err = r.pipeline(ctx, &packer{r, set})
+	err = r.pipeline(ctx, &packer{run: r, set: set})
+	if err == nil && r.resumed.partial != nil {
+		err = fmt.Errorf("%s: %w", r.resumed.partial.path, ErrMoved)
+	}
+	if err == nil && r.o.SkipEmpty && set.empty() {
+		return r.endJournal()
+	}
 	if err == nil {
 		err = set.commit(ctx)
 	}
@@ -138,13 +158,54 @@ func (r *run) all(parent context.Context, st *store.Store) error {
 		cancel(err)
 		cause := context.Cause(ctx)
 		_ = set.uploads.Wait() // its error is the cause, or comes after it
-		return errors.Join(cause, set.remove(parent))
+		return errors.Join(cause, set.retreat(parent))
+	}
+	if err := r.endJournal(); err != nil {
+		r.stats.JournalErr = err
 	}
 	r.stats.Set, r.stats.DestinationSize = set.stored()
 	if set.spool != nil {
 		r.stats.IndexErr = r.o.OnIndex(parent, set.spool.reader())
 	}
 	return nil
+}
+
+// openJournal begins the journal, if one is wanted. Only a run that is to be
+// resumed needs it.
+func (r *run) openJournal() error {
+	if in := r.o.Resume; in != nil {
+		r.journal = resumeJournal(in)
+		return r.journal.failure()
+	}
+	if r.o.Journal == "" {
+		return nil
+	}
+	source, err := filepath.Abs(r.src)
+	if err != nil {
+		return err
+	}
+	r.journal = newJournal(r.o.Journal, &journalHead{
+		Full: r.name.Full, Start: r.name.Start.Unix(), End: r.name.End.Unix(),
+		Layer: r.name.Layer, Source: source, Owner: r.o.Owner,
+	})
+	return nil
+}
+
+// endJournal removes the journal of a run that is done.
+func (r *run) endJournal() error {
+	if r.journal == nil {
+		return nil
+	}
+	err := r.journal.close()
+	return errors.Join(err, os.Remove(r.journalPath()))
+}
+
+// journalPath returns where the journal is.
+func (r *run) journalPath() string {
+	if r.o.Resume != nil {
+		return r.o.Resume.path
+	}
+	return r.o.Journal
 }
 
 // pipeline walks, prepares and packs, and waits for all of it.
@@ -176,7 +237,11 @@ func (r *run) plan(ctx context.Context, items, jobs chan<- *item) error {
 		next, stop := iter.Pull2(r.base.Walk(ctx))
 		defer stop()
 		p.next = next
-		if err := p.advance(); err != nil {
+		err := p.advance()
+		for err == nil && p.cur != nil && r.resumed.any && p.cur.Path.Compare(r.resumed.after) <= 0 {
+			err = p.advance()
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -83,18 +83,33 @@ func newSetWriter(ctx context.Context, r *run, st *store.Store) (_ *setWriter, e
 		w = io.MultiWriter(s.indexFile, s.spool)
 	}
 	s.index = index.NewWriter(w, s.set)
-	return s, nil
+	if r.o.Resume != nil {
+		err = s.replay(r.o.Resume)
+	}
+	return s, err
 }
 
 // named returns the name of one of the set's files.
 func (s *setWriter) named(k chain.Kind, volume int) chain.Name {
 	n := s.name
 	n.Kind, n.Volume = k, volume
-	if k == chain.ManifestFile && n.Layer == chain.Gzip {
+	if k == chain.ManifestFile {
+		n = manifestName(n)
+	}
+	return n
+}
+
+// manifestName returns the name of the manifest of the set that n is of.
+func manifestName(n chain.Name) chain.Name {
+	n.Kind, n.Volume = chain.ManifestFile, 0
+	if n.Layer == chain.Gzip {
 		n.Layer = chain.Plain // duplicity never compresses manifests
 	}
 	return n
 }
+
+// empty reports whether nothing was placed.
+func (s *setWriter) empty() bool { return s.vol == nil && len(s.rows) == 0 }
 
 // place writes a member. last says that no piece of its entry follows. It
 // returns the number of the volume and the plainOff of the body there.
@@ -162,7 +177,7 @@ func (s *setWriter) closeVolume() error {
 	}
 	v.row.SHA1, v.row.HasSHA1 = layout.SHA1, true
 	s.rows = append(s.rows, v.row)
-	if err := s.keepLayout(layout); err != nil {
+	if err := s.keepLayout(v, layout); err != nil {
 		v.w.Abort()
 		return err
 	}
@@ -172,16 +187,20 @@ func (s *setWriter) closeVolume() error {
 			s.fail(err)
 			return err
 		}
+		s.journal.uploaded(v.row.Number)
 		s.o.Progress.Volumes.Add(1)
 		return nil
 	})
 	return nil
 }
 
-// keepLayout spools the layout of the next volume.
-func (s *setWriter) keepLayout(l *volume.Layout) error {
+// keepLayout spools the layout of the next volume, and notes that it is sealed.
+func (s *setWriter) keepLayout(v *volumeWriter, l *volume.Layout) error {
 	b, err := l.MarshalBinary()
 	if err == nil {
+		s.journal.add(&event{Kind: evVolume, Volume: &volumeNote{
+			File: v.w.Name().File, Size: v.w.Size(), Row: v.row, Layout: b, Counts: countsOf(&s.stats),
+		}})
 		_, err = s.layouts.Write(append(binary.AppendUvarint(nil, uint64(len(b))), b...))
 	}
 	if err != nil {
@@ -241,12 +260,13 @@ func (s *setWriter) change(kind string, p chain.Path) error {
 	if s.o.NoFilesChanged {
 		return nil
 	}
+	s.journal.add(&event{Kind: evChange, Word: kind, Path: p})
 	return s.changes.add(kind, p)
 }
 
 // commit finishes the set. When it returns nil the set exists.
 func (s *setWriter) commit(ctx context.Context) error {
-	if s.vol == nil && len(s.rows) == 0 { // duplicity wants at least one
+	if s.empty() { // duplicity wants at least one
 		if err := s.openVolume(ctx); err != nil {
 			return err
 		}
@@ -349,13 +369,38 @@ func (s *setWriter) abort() {
 // removeTimeout bounds the removal of the files of a run that failed.
 const removeTimeout = 2 * time.Minute
 
-// remove deletes the files that were uploaded: the manifest first, so that at
-// no time there is one without its volumes. It runs also when ctx has ended.
-func (s *setWriter) remove(ctx context.Context) error {
+// retreat removes what a run that failed has uploaded, but for what its journal
+// says that another one can go on with.
+func (s *setWriter) retreat(ctx context.Context) error {
+	kept := make(map[string]bool)
+	if s.journal != nil {
+		if s.journal.close() == nil {
+			if in, err := ReadJournal(s.journalPath()); err == nil && len(in.Kept) > 0 {
+				s.stats.Kept = len(in.Kept)
+				for _, f := range in.Kept {
+					kept[f.File] = true
+				}
+			}
+		}
+	}
+	err := s.remove(ctx, kept)
+	if s.journal != nil && len(kept) == 0 && err == nil {
+		return (&Interrupted{path: s.journalPath()}).Forget()
+	}
+	return err
+}
+
+// remove deletes the files that were uploaded and are not kept: the manifest
+// first, so that at no time there is one without its volumes. It runs also when
+// ctx has ended.
+func (s *setWriter) remove(ctx context.Context, kept map[string]bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	var errs []error
 	for i := len(s.started) - 1; i >= 0; i-- {
+		if kept[s.started[i].File] {
+			continue
+		}
 		if err := s.st.Delete(ctx, s.started[i]); err != nil {
 			errs = append(errs, fmt.Errorf("left behind: %w", err))
 		}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"dupfs/backends"
 	"dupfs/backends/file"
 	"dupfs/chain"
 	"dupfs/chain/difftar"
@@ -76,6 +77,9 @@ type world struct {
 	wrapBase  func(*memBase)
 	contents  map[chain.Path]string // by the indexes so far
 	runs      []index.Run
+	moved     int                                     // files that changed before they were gone on with
+	backend   backends.Backend                        // nil: a directory
+	accept    func(p chain.Path, content string) bool // nil: only what the source holds
 }
 
 type point struct {
@@ -127,8 +131,12 @@ func (w *world) stampDirs() {
 
 // store opens the archive.
 func (w *world) store() *store.Store {
-	b, err := file.Open(filepath.Join(w.dir, "archive"))
-	must(w.t, err)
+	b := w.backend
+	if b == nil {
+		var err error
+		b, err = file.Open(filepath.Join(w.dir, "archive"))
+		must(w.t, err)
+	}
 	s := store.New(b, store.Options{
 		Keys: pgp.NewKeys(passphrase), Layer: w.layer, Volume: w.vol, TempDir: filepath.Join(w.dir, "tmp"),
 		Encrypter: func() (*pgp.Encrypter, error) { return pgp.NewEncrypter(passphrase) },
@@ -314,6 +322,12 @@ func (w *world) checkFile(r *index.Record, content, sigs []byte) {
 		w.t.Errorf("index: %s: its signature is not at %d+%d", r.Path, r.SigOff, r.SigLen)
 	}
 	if len(w.notices) > 0 {
+		return
+	}
+	if w.accept != nil {
+		if !w.accept(r.Path, string(content)) {
+			w.t.Errorf("%s is none of the states that there were", r.Path)
+		}
 		return
 	}
 	want, err := os.ReadFile(w.path(string(r.Path)))

@@ -156,13 +156,27 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 		return err
 	}
 	defer a.Close()
+	resumed := false
+	if !c.Bool("dry-run") {
+		unlock, err := a.lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		if resumed, err = a.goOn(ctx, c, verb, src, sel); err != nil {
+			return err
+		}
+	}
+	if resumed && verb == "full" {
+		verb = "backup" // the full set is there; what follows is what has changed since it was begun
+	}
 	base, err := a.base(ctx, c, verb, src)
 	if err != nil {
 		return err
 	}
-	stats, err := a.backup(ctx, c, src, sel, base)
+	stats, err := a.backup(ctx, c, src, sel, base, nil, resumed)
 	if err != nil {
-		return backupError(err)
+		return backupError(err, stats)
 	}
 	if !c.Bool("no-print-statistics") {
 		printStatistics(e.stdout, stats)
@@ -182,12 +196,20 @@ func pluralWas(n int64) string {
 }
 
 // backupError adds to an error of a backup that nothing was lost by it.
-func backupError(err error) error {
+func backupError(err error, stats *backup.Stats) error {
 	status, hint := classify(err)
-	if status == exitInterrupted || errors.Is(err, context.Canceled) {
-		return err
+	kept := &keptError{err, 0}
+	if stats != nil {
+		kept.volumes = stats.Kept
 	}
-	return fail(status, fmt.Errorf("backup failed, what was in the archive before is untouched: %w", err), hint)
+	if status == exitInterrupted || errors.Is(err, context.Canceled) {
+		return kept
+	}
+	err = fmt.Errorf("backup failed, what was in the archive before is untouched: %w", err)
+	if kept.volumes > 0 {
+		hint = strings.TrimPrefix(hint+"; "+kept.kept(), "; ")
+	}
+	return fail(status, err, hint)
 }
 
 // base returns what an increment is built on, nil for a full backup.
@@ -322,7 +344,9 @@ func (a *archive) tooOld(c *cli.Context) (bool, error) {
 const backupMemory = 64 << 20
 
 // backup runs the engine and shows how it goes on.
-func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *selection.Selection, base *snapshot.Base) (*backup.Stats, error) {
+// With in it goes on with an interrupted one; with skipEmpty it
+// makes no set if nothing has changed.
+func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *selection.Selection, base *snapshot.Base, in *backup.Interrupted, skipEmpty bool) (*backup.Stats, error) {
 	e := a.env
 	hostname, _ := os.Hostname() // without one the manifest has none
 	if i := strings.IndexByte(hostname, '.'); i > 0 {
@@ -341,6 +365,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 		Memory:  backupMemory,
 		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
 		Progress: p, Notice: e.notice, OnKnown: known.add, OnIndex: a.extend,
+		Journal: a.journal(), Owner: a.owner(c), Resume: in, SkipEmpty: skipEmpty,
 	}
 	var on backup.Base
 	if base != nil {
@@ -351,6 +376,9 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	stop := e.follow("backup", func() progress { return backupProgress(p, base == nil, size) })
 	stats, err := backup.Run(ctx, src, a.store, on, o)
 	stop()
+	if stats.JournalErr != nil {
+		e.note(fmt.Sprintf("the journal: %v", stats.JournalErr))
+	}
 	if err == nil && !o.DryRun {
 		a.learn(ctx, known, stats.IndexErr)
 	}

@@ -37,6 +37,13 @@ func runIndex(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	defer a.Close()
+	if c.Bool("upload") {
+		unlock, err := a.lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	count := a.snapshot.Progress()
 	stop := e.follow("index", func() progress {
 		return progress{done: count.Bytes.Load(), total: count.Expected.Load()}

@@ -126,7 +126,11 @@ func run(ctx context.Context, e *environ, args []string) int {
 	}
 	var sig errSignal
 	if cause := context.Cause(ctx); err != nil && errors.As(cause, &sig) && (errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
-		err = fmt.Errorf("%w, nothing half done was left", sig)
+		done := "nothing half done was left"
+		if kept := new(keptError); errors.As(err, &kept) && kept.volumes > 0 {
+			done = kept.kept()
+		}
+		err = fmt.Errorf("%w, %s", sig, done)
 	}
 	return e.report(err)
 }

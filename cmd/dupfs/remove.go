@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 
@@ -88,6 +89,13 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 		return err
 	}
 	defer a.Close()
+	if c.Bool("force") && !c.Bool("dry-run") {
+		unlock, err := a.lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	files, err := a.store.List(ctx)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", a.shown, err)
@@ -111,6 +119,11 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 	for _, f := range p.Delete {
 		if err := a.store.Delete(ctx, f); err != nil {
 			return fmt.Errorf("%s: %w", f.File, err)
+		}
+	}
+	if c.Command.Name == "cleanup" { // what its journal tells of is gone
+		if err := os.Remove(a.journal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	return nil

@@ -47,7 +47,8 @@ func (w *world) ended(cmd *exec.Cmd) int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// A backup that is interrupted says so and leaves the archive as it was.
+// A backup that is interrupted says so, leaves what was in the archive before as
+// it was, and is gone on with.
 func TestInterruptedBackup(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +56,7 @@ func TestInterruptedBackup(t *testing.T) {
 			url := w.url("archive")
 			w.write("src/file", "content\n")
 			w.dupfs("--current-time", at(0), "src", url)
-			before := w.sh("cd archive; ls; cat * | sha256sum")
+			before := w.sh("cd archive; sha256sum *")
 			w.sh("head -c 60000000 /dev/urandom > src/big")
 			cmd, out := w.start("--volsize", "1", "src", url)
 			w.await("a second volume", func() bool {
@@ -65,13 +66,19 @@ func TestInterruptedBackup(t *testing.T) {
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}
-			if code := w.ended(cmd); code != exitInterrupted || !strings.Contains(out.String(), "nothing half done was left") {
+			if code := w.ended(cmd); code != exitInterrupted || !strings.Contains(out.String(), "the next run goes on from there") {
 				t.Errorf("exit %d\n%s", code, out)
 			}
-			if after := w.sh("cd archive; ls; cat * | sha256sum"); after != before {
-				t.Errorf("the archive was\n%sand is\n%s", before, after)
+			w.write("before", before)
+			w.sh("cd archive; sha256sum -c --quiet ../before; ! ls | grep -e '-inc.*manifest'")
+			if out := w.dupfs("status", url); !strings.Contains(out, "the next backup from this machine goes on with it") {
+				t.Error(out)
 			}
-			w.dupfs("src", url)
+			if out := w.dupfs("src", url); !strings.Contains(out, "Going on with the backup of ") {
+				t.Error(out)
+			}
+			w.dupfs("verify", "--compare-data", url, "src")
+			w.sh("rm -r home/.cache; ls archive | grep -c manifest | grep -x 2")
 			w.dupfs("verify", "--compare-data", url, "src")
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dupfs/chain"
+	"dupfs/chain/backup"
 	"dupfs/chain/manifest"
 )
 
@@ -117,10 +118,19 @@ func (a *archive) setStatuses(ctx context.Context, col *chain.Collection) []setS
 	}
 	for _, s := range col.Incomplete {
 		st := a.setStatus(ctx, s, 0, "incomplete")
-		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish")
+		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish"+a.unfinished(s))
 		out = append(out, st)
 	}
 	return out
+}
+
+// unfinished says how a set without a manifest can get one.
+func (a *archive) unfinished(s *chain.Set) string {
+	in, err := backup.ReadJournal(a.journal())
+	if err != nil || in.Set.Times() != s.Times() || len(in.Kept) == 0 {
+		return "; `dupfs cleanup URL` removes it"
+	}
+	return "; the next backup from this machine goes on with it"
 }
 
 func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state string) setStatus {

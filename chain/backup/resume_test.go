@@ -1,0 +1,302 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"dupfs/backends"
+	"dupfs/backends/mem"
+	"dupfs/chain"
+)
+
+// grave is a backend whose process dies at a call that writes: before it does
+// anything, or when all was stored. What there is of the store and the journal
+// at that moment is what another process finds.
+type grave struct {
+	*mem.Backend
+	t       *testing.T
+	left    int  // calls that write until then
+	after   bool // the last one still arrives
+	journal string
+
+	store map[string][]byte // as it was
+	notes []byte            // of the journal, nil if there was none
+}
+
+var errDead = errors.New("the process is dead")
+
+// step counts a call that writes; do is what it does.
+func (g *grave) step(do func() error) error {
+	if g.store != nil {
+		return errDead
+	}
+	if g.left--; g.left > 0 {
+		return do()
+	}
+	if g.after {
+		must(g.t, do())
+	}
+	g.store = contents(g.t, g.Backend)
+	notes, err := os.ReadFile(g.journal)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.t.Fatal(err)
+	}
+	g.notes = notes
+	return errDead
+}
+
+func (g *grave) Put(ctx context.Context, name string, r io.ReadSeeker) error {
+	return g.step(func() error { return g.Backend.Put(ctx, name, r) })
+}
+
+func (g *grave) PutNew(ctx context.Context, name string, r io.ReadSeeker) error {
+	return g.step(func() error { return g.Backend.PutNew(ctx, name, r) })
+}
+
+func (g *grave) Delete(ctx context.Context, name string) error {
+	return g.step(func() error { return g.Backend.Delete(ctx, name) })
+}
+
+// contents returns all files of a store.
+func contents(t *testing.T, b backends.Backend) map[string][]byte {
+	t.Helper()
+	files, err := b.List(t.Context())
+	must(t, err)
+	all := make(map[string][]byte)
+	for _, f := range files {
+		r, err := b.Open(t.Context(), f.Name, 0, -1)
+		must(t, err)
+		all[f.Name], err = io.ReadAll(r)
+		must(t, err)
+		must(t, r.Close())
+	}
+	return all
+}
+
+// stored returns a store with these files.
+func storedIn(t *testing.T, files map[string][]byte) *mem.Backend {
+	t.Helper()
+	b := mem.New()
+	for name, data := range files {
+		must(t, b.Put(t.Context(), name, bytes.NewReader(data)))
+	}
+	return b
+}
+
+// past remembers every state that a file was in.
+type past map[chain.Path]map[string]bool
+
+func (p past) note(t *testing.T, src string) {
+	t.Helper()
+	must(t, filepath.WalkDir(src, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(src, name)
+		must(t, err)
+		text, err := os.ReadFile(name)
+		if p[chain.Path(rel)] == nil {
+			p[chain.Path(rel)] = make(map[string]bool)
+		}
+		p[chain.Path(rel)][string(text)] = true
+		return err
+	}))
+}
+
+// again does what the next run does about an interrupted one: it goes on with
+// it, or removes what it left. It reports whether that run's set exists now.
+func (w *world) again(in *Interrupted) bool {
+	w.t.Helper()
+	st := w.store()
+	files, err := st.List(w.t.Context())
+	must(w.t, err)
+	err = in.Ready(w.t.Context(), st, files)
+	if err != nil {
+		must(w.t, in.Discard(w.t.Context(), st, files))
+		if !errors.Is(err, ErrComplete) {
+			return false
+		}
+		sets := chain.Collect(files).Chains[0].Sets
+		set := sets[len(sets)-1]
+		plain, err := st.Get(w.t.Context(), *set.Index, 1<<20)
+		must(w.t, err)
+		w.points = append(w.points, point{time: set.End.Unix()})
+		w.check(st, set, plain)
+		return true
+	}
+	w.opts.Resume, w.now = in, w.now-100_000
+	_, err = w.run(in.Set.Full)
+	w.opts.Resume = nil
+	if errors.Is(err, ErrMoved) {
+		w.now += 100_000
+		w.moved++
+		in.Back()
+		return w.again(in)
+	}
+	must(w.t, err)
+	return true
+}
+
+// TestCrashes lets the process die before and after every call that writes to
+// the store, during a full backup and an increment. The source changes then,
+// and another run goes on. Every file at every point must be one of the states
+// that it was in, and the last point what the source is.
+func TestCrashes(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("full %v after %v", full, after), func(t *testing.T) {
+				total, kept, moved := 0, 0, 0
+				for n := 1; ; n++ {
+					k, m, done := testCrash(t, full, after, n)
+					if done {
+						break
+					}
+					total++
+					kept += min(k, 1)
+					moved += m
+				}
+				t.Logf("%d places to die at, %d of them resumed, %d times not from within a file", total, kept, moved)
+				if total < 7 || kept < 5 {
+					t.Errorf("only %d, %d resumed", total, kept)
+				}
+			})
+		}
+	}
+}
+
+// small makes a source of some volumes with a bit of everything.
+func (w *world) small() {
+	w.write("big", noise(1, 20_000))
+	w.write("d/file", "one")
+	w.write("d/other", noise(2, 5_000))
+	for i := range 6 {
+		w.write(fmt.Sprintf("e/%d", i), noise(uint64(10+i), 1_500))
+	}
+	w.write("gone", "here")
+	must(w.t, os.Symlink("gone", w.path("link")))
+	must(w.t, os.Link(w.path("e/1"), w.path("name")))
+	w.write("toDir", "a file")
+	w.write("toFile/a", "a directory")
+	w.write("x/y/z", noise(3, 2_000))
+}
+
+// testCrash dies at the n-th call. It returns how many volumes were kept, and
+// whether the run ended before that.
+func testCrash(t *testing.T, full, after bool, n int) (kept, moved int, done bool) {
+	w := newWorld(t, chain.Plain)
+	w.tiny()
+	w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
+	w.small()
+	w.backend = mem.New()
+	states := past{}
+	states.note(t, w.src)
+	if !full {
+		w.mustRun(true)
+		w.write("big", noise(1, 9_000)+noise(8, 15_000))
+		w.write("d/file", "changed")
+		w.write("d/other", noise(4, 4_000))
+		must(t, os.Remove(w.path("gone")))
+		must(t, os.Remove(w.path("toDir")))
+		w.write("toDir/a", noise(5, 2_000))
+		must(t, os.RemoveAll(w.path("toFile")))
+		w.write("toFile", noise(6, 3_000))
+		w.stampDirs()
+		states.note(t, w.src)
+	}
+	journal := filepath.Join(w.dir, "journal")
+	w.opts.Journal, w.opts.Owner = journal, "us"
+	g := &grave{Backend: storedIn(t, contents(t, w.backend)), t: t, left: n, after: after, journal: journal}
+	w.backend = g
+	contentsBefore, knownBefore := maps.Clone(w.contents), maps.Clone(w.known)
+	if _, err := w.run(full); err == nil {
+		return 0, 0, true
+	} else if !errors.Is(err, errDead) {
+		t.Fatal(err)
+	}
+	w.contents, w.known = contentsBefore, knownBefore
+	w.backend = storedIn(t, g.store)
+	must(t, os.WriteFile(journal, g.notes, 0o600))
+	// Another state, in the parts that are stored and in those that are not.
+	switch n % 3 {
+	case 0:
+		w.write("big", noise(9, 6_000))
+	case 1:
+		must(t, os.Chmod(w.path("big"), 0o600))
+	}
+	w.write("aaa/new", "x")
+	w.write("d/other", "short now")
+	w.write("zzz/new", "x")
+	must(t, os.Remove(w.path("e/4")))
+	must(t, os.RemoveAll(w.path("toFile")))
+	w.write("toFile/a", "a directory")
+	must(t, os.RemoveAll(w.path("toDir")))
+	w.write("gone", "here again")
+	w.stampDirs()
+	states.note(t, w.src)
+	w.accept = func(p chain.Path, content string) bool { return states[p][content] }
+
+	in, err := ReadJournal(journal)
+	must(t, err)
+	if in.Owner != "us" || in.Source != w.src || in.Set.Full != full {
+		t.Fatalf("%+v", in)
+	}
+	w.now += 100_000
+	exists := w.again(in)
+	if _, err := os.Stat(journal); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("call %d: the journal is still there: %v", n, err)
+	}
+	w.opts.SkipEmpty = true
+	_, err = w.run(full && !exists)
+	must(t, err)
+	w.opts.SkipEmpty = false
+	w.checkEnd(n)
+	return len(in.Kept), w.moved, false
+}
+
+// checkEnd compares the newest point with the source, entry by entry, and
+// looks for files that are of no set.
+func (w *world) checkEnd(n int) {
+	w.t.Helper()
+	b, _ := w.base(w.store())
+	var got []string
+	for _, e := range b.entries {
+		got = append(got, string(e.Path))
+		if e.Type == chain.File && w.contents[e.Path] == "" && e.SigLen > 12 {
+			w.t.Errorf("call %d: %s has no content", n, e.Path)
+		}
+	}
+	var want []string
+	for name := range tree(w.t, w.src) {
+		if name == "." {
+			name = ""
+		}
+		want = append(want, name)
+	}
+	slices.SortFunc(want, func(a, b string) int { return chain.Path(a).Compare(chain.Path(b)) })
+	if !slices.Equal(got, want) {
+		w.t.Errorf("call %d: the newest point has\n%q, the source\n%q", n, got, want)
+	}
+	for p, content := range w.contents {
+		if text, err := os.ReadFile(w.path(string(p))); err != nil || string(text) != content {
+			w.t.Errorf("call %d: %s is not as the source has it: %v", n, p, err)
+		}
+	}
+	files, err := w.store().List(w.t.Context())
+	must(w.t, err)
+	c := chain.Collect(files)
+	if len(c.Incomplete)+len(c.Orphaned)+len(c.LooseIndexes)+len(c.LooseSigtars) > 0 || len(c.Chains) != 1 {
+		w.t.Errorf("call %d: %d chains, %d incomplete sets", n, len(c.Chains), len(c.Incomplete))
+	}
+	if len(c.Chains) == 1 && len(c.Chains[0].Sets) != len(w.points) {
+		w.t.Errorf("call %d: %d sets for %d points", n, len(c.Chains[0].Sets), len(w.points))
+	}
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dupfs/chain"
+	"dupfs/chain/backup"
+	"dupfs/chain/selection"
+	"dupfs/chain/snapshot"
+)
+
+// journal returns where the journal of a backup is.
+func (a *archive) journal() string { return filepath.Join(a.dir, "journal") }
+
+// owner says how sets are written: one that was interrupted is only gone on
+// with in the same way.
+func (a *archive) owner(c *cli.Context) string {
+	p := a.store.Prefixes()
+	o := a.openpgp
+	return strings.Join([]string{layer(c).String(), p.All, p.Archive, p.Manifest, p.Signature, o.sign,
+		strings.Join(o.to, ","), strings.Join(o.hidden, ",")}, "\x00")
+}
+
+// goOn finishes the backup that was interrupted, if there is one and it fits to
+// what is asked for; else it removes what that left. It reports whether a set
+// came of it: then what is asked for is what has changed since.
+func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, sel *selection.Selection) (bool, error) {
+	in, err := backup.ReadJournal(a.journal())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		a.env.note(fmt.Sprintf("what an interrupted backup left cannot be gone on with: %v", err))
+		return false, os.Remove(a.journal())
+	}
+	files, err := a.store.List(ctx)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("%s: %w", a.shown, err)
+	}
+	base, err := a.fits(ctx, c, in, verb, src, files)
+	if err == nil {
+		err = a.finish(ctx, c, in, src, sel, base)
+		for errors.Is(err, backup.ErrMoved) && in.Back() {
+			if err = in.Ready(ctx, a.store, files); err == nil {
+				err = a.finish(ctx, c, in, src, sel, base)
+			}
+		}
+	}
+	var not unfitError
+	switch {
+	case errors.Is(err, backup.ErrComplete):
+		return true, in.Forget()
+	case errors.As(err, &not):
+		a.env.warn("the backup of %s, which was interrupted, is not gone on with: %v", stamp(in.Set.End), not.error)
+		return false, in.Discard(ctx, a.store, files)
+	}
+	return err == nil, err
+}
+
+// unfitError is why an interrupted backup cannot be gone on with.
+type unfitError struct{ error }
+
+func (e unfitError) Unwrap() error { return e.error }
+
+func unfit(format string, args ...any) error { return unfitError{fmt.Errorf(format, args...)} }
+
+// fits checks that an interrupted backup can be gone on with, and returns what
+// it is built on.
+func (a *archive) fits(ctx context.Context, c *cli.Context, in *backup.Interrupted, verb, src string, files []chain.Stored) (*snapshot.Base, error) {
+	abs, err := filepath.Abs(src)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.points(ctx); err != nil && !errors.Is(err, errNoBackups) {
+		return nil, err
+	}
+	switch old, err := a.wantsFull(c, verb); {
+	case err != nil:
+		return nil, err
+	case in.Source != abs:
+		return nil, unfit("it was of %s", in.Source)
+	case in.Owner != a.owner(c):
+		return nil, unfit("it was written with other keys or options")
+	case old && !in.Set.Full:
+		return nil, unfit("a full backup is due")
+	}
+	if err := in.Ready(ctx, a.store, files); errors.Is(err, backup.ErrComplete) {
+		return nil, err
+	} else if err != nil {
+		return nil, unfitError{err}
+	}
+	if !a.newest().Before(in.Set.End) {
+		return nil, unfit("there is a newer backup")
+	}
+	if err := a.opensKept(ctx, c, in); err != nil {
+		return nil, err
+	}
+	if in.Set.Full {
+		return nil, a.oneSecret(ctx, c, false)
+	}
+	sets := a.snapshot.Collection().Base()
+	if len(sets) == 0 || !sets[len(sets)-1].End.Equal(in.Set.Start) {
+		return nil, unfit("the backup that it builds on is not the newest any more")
+	}
+	return a.base(ctx, c, "incremental", src)
+}
+
+// wantsFull reports whether a full backup is asked for, or is due.
+func (a *archive) wantsFull(c *cli.Context, verb string) (bool, error) {
+	if verb == "full" || verb == "incremental" || len(a.chains()) == 0 {
+		return verb == "full", nil
+	}
+	return a.tooOld(c)
+}
+
+// opensKept makes sure that the passphrase in hand opens what the interrupted
+// backup stored: a set has one.
+func (a *archive) opensKept(ctx context.Context, c *cli.Context, in *backup.Interrupted) error {
+	if in.Layer != chain.OpenPGP || a.openpgp.public() {
+		return nil
+	}
+	first := in.Kept[0]
+	_, err := a.store.Trailer(ctx, first)
+	if err == nil {
+		err = a.samePassphrase(ctx, c, first)
+	}
+	if err != nil {
+		return fmt.Errorf("the backup of %s was interrupted, and cannot be gone on with: %w", stamp(in.Set.End), err)
+	}
+	return nil
+}
+
+// finish completes an interrupted backup.
+func (a *archive) finish(ctx context.Context, c *cli.Context, in *backup.Interrupted, src string, sel *selection.Selection, base *snapshot.Base) error {
+	if !c.Bool("no-print-statistics") {
+		fmt.Fprintf(a.env.stdout, "Going on with the backup of %s, which was interrupted: %s there.\n",
+			stamp(in.Set.End), plural(int64(len(in.Kept)), "volume"))
+	}
+	stats, err := a.backup(ctx, c, src, sel, base, in, false)
+	if errors.Is(err, backup.ErrJournal) || errors.Is(err, backup.ErrMoved) {
+		return unfitError{err}
+	}
+	if err != nil {
+		return backupError(err, stats)
+	}
+	if !c.Bool("no-print-statistics") {
+		printStatistics(a.env.stdout, stats)
+	}
+	return a.snapshot.Refresh(ctx)
+}
+
+// keptError is the error of a backup that another run can go on with.
+type keptError struct {
+	error
+	volumes int
+}
+
+func (e *keptError) Unwrap() error { return e.error }
+
+// kept says that nothing of what was uploaded is lost.
+func (e *keptError) kept() string {
+	return fmt.Sprintf("%s stored so far: the next run goes on from there", plural(int64(e.volumes), "volume"))
+}
