@@ -57,9 +57,14 @@ func runCompact(ctx context.Context, e *environ, c *cli.Context) error {
 	if err := a.oneSecret(ctx, c, false); err != nil {
 		return err
 	}
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	stats, err := a.compact(ctx, c, old, base)
 	if err != nil {
-		return backupError(err)
+		return backupError(err, stats)
 	}
 	if err := a.sameAsBefore(ctx, old); err != nil {
 		return a.withdraw(ctx, stats.Set, err)
