@@ -110,7 +110,7 @@ func TestNoPassphrase(t *testing.T) {
 }
 
 // An archive that cannot be written, or has no room, fails the backup with
-// nothing lost.
+// nothing lost; once there is room it is gone on with.
 func TestUnwritable(t *testing.T) {
 	w := newWorld(t)
 	need.Root(t)
@@ -121,10 +121,14 @@ func TestUnwritable(t *testing.T) {
 	if r.code != 53 || !strings.Contains(r.stderr, "untouched") || !strings.Contains(r.stderr, "hint: free space") {
 		t.Errorf("full disk: exit %d\n%s", r.code, r.stderr)
 	}
-	left, _ := filepath.Glob(w.path("small/archive/*"))
-	if len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	if left := w.archiveNames("small/archive", ""); !strings.Contains(r.stderr, "3 volumes stored so far") || len(left) != 3 {
+		t.Errorf("%s\nleft behind: %v", r.stderr, left)
 	}
+	w.sh(`mount -o remount,size=40m small`)
+	if out := w.dupfs("src", w.url("small/archive")); !strings.Contains(out, "3 volumes there") {
+		t.Error(out)
+	}
+	w.dupfs("verify", "--compare-data", w.url("small/archive"), "src")
 	w.sh(`mount -t tmpfs -o ro tmpfs ro`)
 	t.Cleanup(func() { w.sh("umount ro") })
 	r = w.exec(nil, binary, "src", w.url("ro/archive"))
