@@ -46,6 +46,8 @@ type environ struct {
 
 	level int // of --verbosity
 
+	configRead *config // once it was needed
+
 	outMu sync.Mutex               // of what follows, and of lines on stderr
 	bar   *progressbar.ProgressBar // shown now; nil: none
 	log   func(string, ...any)     // takes notes and warnings of a mount in the background; it locks outMu
@@ -122,7 +124,9 @@ func run(ctx context.Context, e *environ, args []string) int {
 	case asksVersion(argv):
 		fmt.Fprintln(e.stdout, e.versionLine())
 	default:
-		err = app.RunContext(ctx, append([]string{"dupfs"}, argv...))
+		if argv, err = e.name(app, argv); err == nil {
+			err = app.RunContext(ctx, append([]string{"dupfs"}, argv...))
+		}
 	}
 	var sig errSignal
 	if cause := context.Cause(ctx); err != nil && errors.As(cause, &sig) && (errors.Is(err, context.Canceled) || errors.As(err, &sig)) {
