@@ -2,10 +2,12 @@ package pgp
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 
 	"github.com/ProtonMail/go-crypto/eax"
 	"github.com/ProtonMail/go-crypto/ocb"
@@ -65,7 +67,32 @@ func parseSKESK(body []byte) (*skesk, error) {
 		return nil, fmt.Errorf("%w: %w", errUnsupported, err)
 	}
 	s.spec, s.sealed = string(rest[:used]), rest[used:]
+	if hash, ok := s2kHashes[rest[1]]; ok && params.Mode() == s2k.IteratedSaltedS2K {
+		s.derive = func(key, passphrase []byte) { iterated(hash.New(), key, passphrase, s.spec) }
+	}
 	return s, nil
+}
+
+// s2kHashes are the hashes of iterated, by their numbers.
+var s2kHashes = map[byte]crypto.Hash{2: crypto.SHA1, 8: crypto.SHA256, 9: crypto.SHA384, 10: crypto.SHA512, 11: crypto.SHA224}
+
+// iterated is the derivation by hashing salt and passphrase again and again,
+// megabytes in all. Package s2k hands them to the hash a few bytes at a time,
+// which takes twice as long, and every run waits for it.
+func iterated(h hash.Hash, key, passphrase []byte, spec string) {
+	const salt, end = 2, 10 // after the mode and the hash's number
+	unit := append([]byte(spec[salt:end]), passphrase...)
+	coded := int(spec[end])
+	count := max((16+coded&15)<<(coded>>4+6), len(unit))
+	many := bytes.Repeat(unit, min(16<<10, count)/len(unit)+1)
+	for round := 0; len(key) > 0; round++ {
+		h.Reset()
+		h.Write(make([]byte, round))
+		for left := count; left > 0; left -= len(many) {
+			h.Write(many[:min(left, len(many))])
+		}
+		key = key[copy(key, h.Sum(nil)):]
+	}
 }
 
 // errUnsupported marks packets that we cannot use.
