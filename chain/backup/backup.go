@@ -32,9 +32,9 @@ type BaseEntry struct {
 
 // Base is the newest point of a chain.
 type Base interface {
-	// Walk returns the entries in path order, Size -1 where it is unknown. An
-	// entry is not used any more after the next one is asked for, unless it is
-	// given to Signature.
+	// Walk returns the entries in path order, Size -1 where it is unknown. They
+	// are kept for a while, so each must be one of its own. It runs on another
+	// goroutine.
 	Walk(ctx context.Context) iter.Seq2[*BaseEntry, error]
 	// Signature opens an entry's signature. It is safe for concurrent use,
 	// also while Walk runs.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -234,7 +233,7 @@ func (r *run) plan(ctx context.Context, items, jobs chan<- *item) error {
 		p.proc = r.src
 	}
 	if r.base != nil {
-		next, stop := iter.Pull2(r.base.Walk(ctx))
+		next, stop := ahead(ctx, r.base.Walk)
 		defer stop()
 		p.next = next
 		err := p.advance()
