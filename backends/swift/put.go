@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"dupfs/backends"
@@ -22,6 +24,14 @@ import (
 // has changed that.
 const maxSegments = 1000
 
+// pieceSize is the length of the pieces in which a file goes up whose upload
+// broke off, and pieceLife how many seconds Swift keeps them if nobody comes
+// back for them.
+const (
+	pieceSize = 16 << 20
+	pieceLife = 7 * 24 * 3600
+)
+
 // sums describe what is to be stored.
 type sums struct {
 	size     int64
@@ -31,16 +41,21 @@ type sums struct {
 }
 
 // Put implements backends.Backend. It reads r twice: Swift is told the MD5
-// before the bytes, so that it refuses what was damaged on the way. A large
-// file that failed half-way goes on from its last complete segment when it is
-// put again.
+// before the bytes, so that it refuses what was damaged on the way. A file in
+// segments that failed half-way goes on from its last complete one when it is
+// put again; of one that is not, the second try goes up in pieces of 16 MiB,
+// which the server joins, and any further try goes on from its last piece.
 func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 	src, err := web.NewSource(r)
 	if err != nil {
 		return web.Wrap("put", name, err)
 	}
 	defer src.Done()
-	s, err := measure(ctx, r, b.segment)
+	segment, err := b.segmentFor(name, r)
+	if err != nil {
+		return web.Wrap("put", name, err)
+	}
+	s, err := measure(ctx, r, segment)
 	if err != nil {
 		return web.Wrap("put", name, err)
 	}
@@ -50,15 +65,40 @@ func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 		return err
 	}
 	var kept []string
-	if s.size > b.segment {
+	switch {
+	case s.size > b.segment:
 		kept, err = b.putLarge(ctx, name, src, s)
-	} else {
-		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.size, s.whole)
+	case s.size > segment:
+		err = b.putPieces(ctx, name, src, s)
+	default:
+		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.size, s.whole, nil)
+	}
+	if s.size <= b.segment {
+		b.noteBroken(name, s.size, err)
 	}
 	if err != nil {
 		return err
 	}
 	return b.deletePieces(ctx, "put", name, old, kept)
+}
+
+// segmentFor returns the length of the segments in which the rest of r goes up:
+// pieces if it broke off before and fits in one segment.
+func (b *Backend) segmentFor(name string, r io.Seeker) (int64, error) {
+	here, err := r.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	end, err := r.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	segment := b.segment
+	if _, broken := b.broken.Load(name); broken && !b.cannotJoin.Load() && end-here <= b.segment {
+		segment = min(segment, b.piece)
+	}
+	_, err = r.Seek(here, io.SeekStart)
+	return segment, err
 }
 
 // measure reads all of r from where it stands.
@@ -101,12 +141,13 @@ func measure(ctx context.Context, r io.Reader, segment int64) (*sums, error) {
 
 // upload stores n bytes from off as one object, whose MD5 is sum. It creates
 // the container if that is missing.
-func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum string) error {
+func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum string, header map[string]string) error {
 	c := call{
 		method: http.MethodPut, url: b.url(container, object),
 		header: map[string]string{"Etag": sum, "Content-Type": "application/octet-stream"},
 		body:   func() *web.Piece { return src.Piece(off, n) },
 	}
+	maps.Copy(c.header, header)
 	return b.store(ctx, container, name, c, src)
 }
 
@@ -165,18 +206,93 @@ type piece struct{ container, object string }
 
 func (p piece) String() string { return "/" + p.container + "/" + p.object }
 
-// putLarge stores a file as a static large object. The names of its segments
-// follow from its content, so that those which an earlier try has stored are
-// found again. It returns the paths of all of them.
+// putLarge stores a file as a static large object and returns the paths of its
+// segments.
 func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s *sums) ([]string, error) {
-	dir := fmt.Sprintf("%s%s/slo/%s/%d/%d/", b.prefix, name, s.whole, s.size, s.segment)
+	dir := b.segmentDir(name, s)
+	paths, text, err := b.putSegments(ctx, name, dir, src, s, nil)
+	if err != nil {
+		return nil, err
+	}
+	return paths, b.putManifest(ctx, name, b.container, b.prefix+name, text, nil)
+}
+
+// putPieces stores a file as an object without segments: they are only there
+// until the server has joined them, and for a week if that never happens.
+func (b *Backend) putPieces(ctx context.Context, name string, src *web.Source, s *sums) error {
+	dir := b.segmentDir(name, s)
+	brief := map[string]string{"X-Delete-After": strconv.Itoa(pieceLife)}
+	paths, text, err := b.putSegments(ctx, name, dir, src, s, brief)
+	if err != nil {
+		return err
+	}
+	list := dir + "all"
+	if err := b.putManifest(ctx, name, b.segments(), list, text, brief); err != nil {
+		return err
+	}
+	if err := b.join(ctx, name, list, s); err != nil {
+		return err
+	}
+	all := []piece{{b.segments(), list}}
+	for _, p := range paths {
+		container, object, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+		all = append(all, piece{container, object})
+	}
+	return b.deletePieces(ctx, "put", name, all, nil)
+}
+
+// join lets the server copy what a list of segments makes to its place.
+func (b *Backend) join(ctx context.Context, name, list string, s *sums) error {
+	to := strings.TrimPrefix(b.object(name), b.storage+"/")
+	resp, err := b.do(ctx, "put", name, call{
+		// what is stored is there to stay, unlike the pieces
+		method: "COPY", url: b.url(b.segments(), list), header: map[string]string{"Destination": to, "X-Fresh-Metadata": "true"},
+	})
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		err := web.Error("put", name, resp)
+		if errors.Is(err, backends.ErrTransient) || errors.Is(err, backends.ErrAuth) || errors.Is(err, backends.ErrNoSpace) {
+			return err
+		}
+		b.cannotJoin.Store(true) // then as a whole again
+		return web.Wrap("put", name, fmt.Errorf("%w: the server does not join pieces: %w", backends.ErrTransient, err))
+	}
+	sum := strings.Trim(resp.Header.Get("Etag"), `"`)
+	web.Drain(resp)
+	if sum != s.whole {
+		return web.Wrap("put", name, fmt.Errorf("%w: the server joined the pieces to something else", backends.ErrTransient))
+	}
+	return nil
+}
+
+// noteBroken remembers that the upload of a file broke off, or no longer.
+func (b *Backend) noteBroken(name string, size int64, err error) {
+	switch {
+	case err == nil:
+		b.broken.Delete(name)
+	case size > b.piece && !errors.Is(err, backends.ErrAuth) && !errors.Is(err, backends.ErrNoSpace):
+		b.broken.Store(name, true)
+	}
+}
+
+// segmentDir is where the segments of a file lie. Their names follow from its
+// content, so that those which an earlier try has stored are found again.
+func (b *Backend) segmentDir(name string, s *sums) string {
+	return fmt.Sprintf("%s%s/slo/%s/%d/%d/", b.prefix, name, s.whole, s.size, s.segment)
+}
+
+// putSegments stores the segments of a file that are not there yet. It returns
+// the paths of all of them, and the manifest that names them.
+func (b *Backend) putSegments(ctx context.Context, name, dir string, src *web.Source, s *sums, header map[string]string) (paths []string, manifest []byte, err error) {
 	there := map[string]row{}
-	err := b.list(ctx, b.segments(), dir, "", func(r row) error {
+	err = b.list(ctx, b.segments(), dir, "", func(r row) error {
 		there[r.Name] = r
 		return nil
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, web.Wrap("put", name, err)
+		return nil, nil, web.Wrap("put", name, err)
 	}
 	type entry struct {
 		Path string `json:"path"`
@@ -184,34 +300,38 @@ func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s 
 		Size int64  `json:"size_bytes"`
 	}
 	var entries []entry
-	var paths []string
 	for i, sum := range s.segments {
 		off := int64(i) * s.segment
 		n := min(s.segment, s.size-off)
 		object := fmt.Sprintf("%s%08d", dir, i)
 		if r, ok := there[object]; !ok || r.Hash != sum || r.Bytes != n {
-			if err := b.upload(ctx, b.segments(), object, name, src, off, n, sum); err != nil {
-				return nil, err
+			if err := b.upload(ctx, b.segments(), object, name, src, off, n, sum, header); err != nil {
+				return nil, nil, err
 			}
 		}
 		p := piece{b.segments(), object}.String()
 		entries = append(entries, entry{p, sum, n})
 		paths = append(paths, p)
 	}
-	text, err := json.Marshal(entries)
-	if err != nil {
-		return nil, web.Wrap("put", name, err)
+	if manifest, err = json.Marshal(entries); err != nil {
+		return nil, nil, web.Wrap("put", name, err)
 	}
+	return paths, manifest, nil
+}
+
+// putManifest makes an object of segments.
+func (b *Backend) putManifest(ctx context.Context, name, container, object string, text []byte, header map[string]string) error {
 	list, err := web.NewSource(bytes.NewReader(text))
 	if err != nil {
-		return nil, web.Wrap("put", name, err)
+		return web.Wrap("put", name, err)
 	}
 	c := call{
-		method: http.MethodPut, url: b.object(name), query: url.Values{"multipart-manifest": {"put"}},
+		method: http.MethodPut, url: b.url(container, object), query: url.Values{"multipart-manifest": {"put"}},
 		header: map[string]string{"Content-Type": "application/octet-stream"},
 		body:   func() *web.Piece { return list.Piece(0, int64(len(text))) },
 	}
-	return paths, b.store(ctx, b.container, name, c, list)
+	maps.Copy(c.header, header)
+	return b.store(ctx, container, name, c, list)
 }
 
 // pieces returns the segments of an object, none if it has none. It is

@@ -22,6 +22,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,15 +50,18 @@ type Options struct {
 // Stater and io.Closer. It is not Exclusive: Swift takes If-None-Match, but of
 // several writers at the same moment more than one is told that it was first.
 type Backend struct {
-	client    *http.Client
-	provider  *gophercloud.ProviderClient // the token, and how to get another
-	storage   string                      // URL of the account, without a slash at the end
-	container string
-	prefix    string // "" or "a/b/"
-	policy    string
-	segment   int64
-	given     string      // variable of the token, if that cannot be renewed
-	mute      atomic.Bool // the server does not answer to "Expect: 100-continue"
+	client     *http.Client
+	provider   *gophercloud.ProviderClient // the token, and how to get another
+	storage    string                      // URL of the account, without a slash at the end
+	container  string
+	prefix     string // "" or "a/b/"
+	policy     string
+	segment    int64
+	given      string      // variable of the token, if that cannot be renewed
+	piece      int64       // pieceSize, but in tests
+	broken     sync.Map    // names of files whose last Put broke off
+	cannotJoin atomic.Bool // the server refused to make one object of several
+	mute       atomic.Bool // the server does not answer to "Expect: 100-continue"
 }
 
 // Open logs in and returns the files under prefix in container. Empty parts of
@@ -79,7 +83,7 @@ func Open(ctx context.Context, container, prefix string, o Options) (backends.Ba
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{client: client, container: container, policy: o.StoragePolicy, segment: o.SegmentSize, given: l.tokenVariable()}
+	b := &Backend{client: client, container: container, policy: o.StoragePolicy, segment: o.SegmentSize, given: l.tokenVariable(), piece: pieceSize}
 	for part := range strings.SplitSeq(prefix, "/") {
 		if part != "" {
 			b.prefix += part + "/"

@@ -476,6 +476,83 @@ func TestSegmentsGoOn(t *testing.T) {
 	}
 }
 
+// TestPieces breaks off the upload of a file that is no large object: the third
+// try sends only what the second one did not, and nothing but the file is left.
+func TestPieces(t *testing.T) {
+	b := open(t, tempAuth(t), "p", Options{})
+	b.piece = 1 << 20
+	data := backendtest.Data(1, 5<<20+10)
+	put(t, b, "a", []byte("older"))
+	breakOff := func(after int) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if err := b.Put(ctx, "a", &hooked{ReadSeeker: bytes.NewReader(data), at: int64(after), f: cancel, pass: 2}); !errors.Is(err, context.Canceled) {
+			t.Fatalf("cancelled: %v", err)
+		}
+		if got, err := get(b, "a"); string(got) != "older" {
+			t.Fatalf("after it broke off: %d bytes, %v", len(got), err)
+		}
+	}
+	breakOff(3<<20 + 500)
+	breakOff(3<<20 + 500)
+	if got := b.stored(t, b.segments()); len(got) < 2 {
+		t.Fatalf("pieces: %q", got)
+	}
+	var sent, copies atomic.Int64
+	client, real := *b.client, b.client.Transport
+	client.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		sent.Add(max(r.ContentLength, 0))
+		if r.Method == "COPY" {
+			copies.Add(1)
+		}
+		return real.RoundTrip(r)
+	})
+	b.client = &client
+	put(t, b, "a", data)
+	if n := sent.Load(); n > 4<<20 || copies.Load() != 1 {
+		t.Errorf("%d bytes were sent of %d, %d copies", n, len(data), copies.Load())
+	}
+	if got, err := get(b, "a"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("not what was stored: %v", err)
+	}
+	if got := b.stored(t, b.segments()); len(got) != 0 {
+		t.Errorf("pieces left: %q", got)
+	}
+	resp, err := b.head(t.Context(), "head", "a")
+	if err != nil || isSLO(resp.Header) || resp.Header.Get("X-Delete-At") != "" {
+		t.Errorf("not an object that stays: %v, %v", resp, err)
+	}
+	sent.Store(0)
+	put(t, b, "a", data)
+	if n := sent.Load(); n != int64(len(data)) || copies.Load() != 1 {
+		t.Errorf("the next one: %d bytes, %d copies", n, copies.Load())
+	}
+}
+
+// TestNoJoin stores in a server that cannot copy: as a whole again.
+func TestNoJoin(t *testing.T) {
+	b := open(t, tempAuth(t), "", Options{})
+	b.piece = 1 << 20
+	client, real := *b.client, b.client.Transport
+	client.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		if r.Method == "COPY" {
+			r.Method = "BREW"
+		}
+		return real.RoundTrip(r)
+	})
+	b.client = &client
+	b.broken.Store("a", true)
+	data := backendtest.Data(1, 2<<20+10)
+	if err := b.Put(t.Context(), "a", bytes.NewReader(data)); !errors.Is(err, backends.ErrTransient) {
+		t.Errorf("the server cannot join: %v", err)
+	}
+	put(t, b, "a", data)
+	if got, err := get(b, "a"); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("not what was stored: %v", err)
+	}
+}
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
