@@ -41,6 +41,7 @@ func newApp(e *environ) *cli.App {
 			catCommand(e),
 			tarCommand(e),
 			costCommand(e),
+			yesterdayCommand(e),
 			restoreCommand(e),
 			verifyCommand(e),
 			statusCommand(e),

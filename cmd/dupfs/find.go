@@ -111,8 +111,11 @@ func historyCommand(e *environ) *cli.Command {
 		Name:      "history",
 		Usage:     "show every version of a path: when it came, changed and went",
 		ArgsUsage: "URL PATH",
-		Flags:     slices.Concat(archiveFlags(), []cli.Flag{jsonFlag(), currentTimeFlag()}),
-		Action:    func(c *cli.Context) error { return runHistory(c.Context, e, c) },
+		Description: `dupfs history URL letters/landlord.odt
+dupfs history ./landlord.odt    a live file: the archive is the one in the
+configuration whose source it lies in, or that of DUPFS_URL`,
+		Flags:  slices.Concat(archiveFlags(), []cli.Flag{jsonFlag(), colorFlag(), currentTimeFlag()}),
+		Action: func(c *cli.Context) error { return runHistory(c.Context, e, c) },
 	}
 }
 
@@ -129,15 +132,15 @@ func runHistory(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := archivePath(args[1])
-	if err != nil {
-		return err
-	}
 	a, err := e.open(ctx, c, args[0])
 	if err != nil {
 		return err
 	}
 	defer a.Close()
+	p, err := a.pathArgument(ctx, args[1])
+	if err != nil {
+		return err
+	}
 	events, err := a.history(ctx, p)
 	if err != nil {
 		return err
@@ -160,6 +163,14 @@ func runHistory(ctx context.Context, e *environ, c *cli.Context) error {
 		}
 	}
 	return nil
+}
+
+// pathArgument reads a path in the archive, or one of the live file system.
+func (a *archive) pathArgument(ctx context.Context, arg string) (chain.Path, error) {
+	if a.env.live {
+		return a.livePath(ctx, arg)
+	}
+	return archivePath(arg)
 }
 
 // history looks a path up at every point and keeps what changed.

@@ -47,6 +47,8 @@ type environ struct {
 	level int // of --verbosity
 
 	configRead *config // once it was needed
+	live       bool    // the path argument is of the live file system
+	liveRoot   string  // the source it lies in, "" if the archive knows
 
 	outMu sync.Mutex               // of what follows, and of lines on stderr
 	bar   *progressbar.ProgressBar // shown now; nil: none

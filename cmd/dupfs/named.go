@@ -79,6 +79,9 @@ func (e *environ) archiveOf(cmd *cli.Command, f form, options, positionals []str
 	if err != nil {
 		return nil, nil, err
 	}
+	if a, full, err := e.liveArchive(conf, cmd, positionals); a != nil || err != nil {
+		return a, full, err
+	}
 	// A backup of a source that is configured: the name takes its place, too.
 	if f.url == 1 && len(positionals) == 1 && cmd.ArgsUsage == "SOURCE URL" {
 		if a, err := e.ownSource(conf, positionals[0]); a != nil || err != nil {
