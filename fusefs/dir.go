@@ -21,7 +21,9 @@ type openDir struct {
 	pinned bool
 
 	mu    sync.Mutex
-	marks marks  // in a directory of a tree
+	marks marks // in a directory of a tree
+	ended bool  // end is the number of children in a directory of a tree
+	end   uint64
 	items []item // in a view: as it was when reading began
 }
 
@@ -108,6 +110,9 @@ func (f *fileSystem) listView(ctx context.Context, dir *openDir, in *fuse.ReadIn
 
 // listTree writes the children of a directory from the one with index k on.
 func (f *fileSystem) listTree(ctx context.Context, dir *openDir, id, k uint64, w *dirWriter) error {
+	if dir.ended && k >= dir.end {
+		return nil
+	}
 	point, number := splitDir(id)
 	tree, err := f.forest.Tree(ctx, point)
 	if err != nil {
@@ -129,6 +134,9 @@ func (f *fileSystem) listTree(ctx context.Context, dir *openDir, id, k uint64, w
 		return nil
 	})
 	dir.marks.last = at
+	if err == nil {
+		dir.ended, dir.end = true, at.index
+	}
 	return err
 }
 
@@ -198,6 +206,9 @@ func (w *dirWriter) addNode(point uint32, n *chain.Node, k uint64) error {
 	out := w.out.AddDirLookupEntry(e)
 	if out == nil {
 		return errFull
+	}
+	if n.Type == chain.File {
+		w.f.ahead.list(id, n.Size)
 	}
 	return w.f.setEntry(out, point, n)
 }

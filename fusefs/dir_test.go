@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -361,5 +362,30 @@ func TestRewind(t *testing.T) {
 		}
 		f.Add(at(3000))
 		d.Seek(0, 0)
+	}
+}
+
+// counted counts how often its trees are listed.
+type counted struct {
+	wide
+	lists atomic.Int64
+}
+
+func (c *counted) Tree(context.Context, uint32) (chain.Tree, error) { return c, nil }
+
+func (c *counted) ReadDir(ctx context.Context, dir uint64, after string, exact bool, fn func(chain.Node) error) error {
+	c.lists.Add(1)
+	return c.wide.ReadDir(ctx, dir, after, exact, fn)
+}
+
+// TestListedOnce: a directory that fits into a buffer is listed once; the
+// question for what comes after its end costs nothing.
+func TestListedOnce(t *testing.T) {
+	forest := &counted{wide: wide{tops: 30, files: 20}}
+	dir := only(t, mount(t, forest, Options{}))
+	before := forest.lists.Load()
+	sh(t, dir, "find . -ls >/dev/null")
+	if n := forest.lists.Load() - before; n != 31 {
+		t.Errorf("31 directories were listed %d times", n)
 	}
 }

@@ -100,6 +100,9 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	r := f.begin(cancel, in.Pid)
 	defer r.end()
 	r.giveUp = true
+	if in.Offset == 0 && file.content.Size() <= maxSmall {
+		f.ahead.read(in.NodeId)
+	}
 	n, err := file.content.ReadAt(r, buf, int64(in.Offset))
 	if err == nil || errors.Is(err, io.EOF) {
 		return fuse.ReadResultData(buf[:n]), fuse.OK

@@ -35,6 +35,7 @@ type fileSystem struct {
 	bare    idSet
 	files   table[*openFile]
 	dirs    table[*openDir]
+	ahead   ahead
 }
 
 func newFileSystem(ctx context.Context, forest chain.Forest, o Options) *fileSystem {
@@ -49,6 +50,15 @@ func newFileSystem(ctx context.Context, forest chain.Forest, o Options) *fileSys
 		started:       time.Now().Truncate(time.Second),
 		points:        points{forest: forest, base: ctx, every: o.Refresh, timeout: o.Timeout, log: o.Log, name: o.PointName},
 	}
+}
+
+// Init meets fuse.RawFileSystem.
+func (f *fileSystem) Init(s *fuse.Server) {
+	// A file that the kernel has forgotten meanwhile needs no bytes, so an error
+	// says nothing.
+	f.ahead.store = func(id uint64, data []byte) { s.InodeNotifyStoreCache(id, 0, data) }
+	f.ahead.open = f.forest.OpenVersion
+	f.ahead.start(f.base)
 }
 
 // String meets fuse.RawFileSystem.

@@ -104,6 +104,7 @@ func (s *Server) serve(f *fileSystem, fd int) error {
 		defer close(s.done)
 		server.Serve()
 		s.stop()
+		f.ahead.wait()
 		f.points.running.Wait()
 	}()
 	return nil
