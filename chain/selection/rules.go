@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/dlclark/regexp2"
+
 	"dupfs/chain"
 )
 
@@ -87,10 +89,9 @@ func (s *Selection) addGlob(pattern string, include bool) error {
 	return nil
 }
 
-// addRegexp appends a regular expression in Go's syntax, which is Python's
-// but for looking around and references back; Python's \Z is understood.
+// addRegexp appends a regular expression of Python's.
 func (s *Selection) addRegexp(r Rule) error {
-	re, err := regexp.Compile(strings.ReplaceAll(decode(r.Pattern), `\Z`, `\z`))
+	match, err := compileRegexp(decode(r.Pattern))
 	if err != nil {
 		return &RuleError{r.Pattern, fmt.Errorf("%w: %v", ErrRegexp, err)}
 	}
@@ -99,9 +100,33 @@ func (s *Selection) addRegexp(r Rule) error {
 		v = Include
 	}
 	s.rules = append(s.rules, rule{
-		func(e *entry) (Verdict, bool) { return v, re.MatchString(e.text) }, r.Include, r.Pattern,
+		func(e *entry) (Verdict, bool) { return v, match(e.text) }, r.Include, r.Pattern,
 	})
 	return nil
+}
+
+// pythonBackref is how Python refers back to a group by name.
+var pythonBackref = regexp.MustCompile(`\(\?P=(\w+)\)`)
+
+// compileRegexp returns what tells whether an expression is found in a text.
+// Go's own engine takes no more time than the text is long, but neither looks
+// around nor refers back; only for those that do there is one that backtracks,
+// as Python's. Python's \Z is the others' \z.
+func compileRegexp(pattern string) (func(string) bool, error) {
+	pattern = strings.ReplaceAll(pattern, `\Z`, `\z`)
+	re, err := regexp.Compile(pattern)
+	if err == nil {
+		return re.MatchString, nil
+	}
+	pattern = strings.ReplaceAll(pythonBackref.ReplaceAllString(pattern, `\k<$1>`), "(?P<", "(?<")
+	back, backErr := regexp2.Compile(pattern, regexp2.None)
+	if backErr != nil {
+		return nil, err
+	}
+	return func(text string) bool {
+		found, err := back.MatchString(text)
+		return found && err == nil // it fails only where it has a time limit
+	}, nil
 }
 
 // addList appends the patterns of a list.

@@ -46,6 +46,9 @@ func TestJudge(t *testing.T) {
 		{"s", []Rule{{Kind: OlderThan, Time: 5}}, "a", Facts{Type: chain.File, Mtime: 5}, Include},
 		{"s", []Rule{{Kind: OlderThan, Time: 5}}, "a", Facts{Type: chain.Dir, Mtime: 4}, Include},
 		{"s", []Rule{{Kind: Regexp, Pattern: `\.o\Z`}}, "a.o", file, Exclude},
+		{"s", []Rule{{Kind: Regexp, Pattern: `\d{3}(?!foo)`}}, "123bar", file, Exclude},
+		{"s", []Rule{{Kind: Regexp, Pattern: `\d{3}(?!foo)`}}, "123foo", file, Include},
+		{"s", []Rule{{Kind: Regexp, Pattern: `(?P<a>.)(?P=a)`}}, "xx", file, Exclude},
 		{"s", []Rule{{Kind: Filelist, List: strings.NewReader("s/a\x00s/b\n\x00"), Null: true}}, "b", file, Exclude},
 	} {
 		s, err := New(tt.source, tt.rules)
@@ -69,7 +72,7 @@ func TestNewErrors(t *testing.T) {
 		{Rule{Pattern: "src/[b-a]"}, ErrGlob},
 		{Rule{Pattern: ""}, ErrGlob},
 		{Rule{Pattern: "src/a", Include: true}, ErrRedundant},
-		{Rule{Kind: Regexp, Pattern: "(?=a)"}, ErrRegexp},
+		{Rule{Kind: Regexp, Pattern: "(?=a"}, ErrRegexp},
 		{Rule{Kind: Filelist, Pattern: "l", List: strings.NewReader("x/y")}, ErrOutside},
 		{Rule{Kind: Filelist, Pattern: "l", List: strings.NewReader("+ src/y")}, ErrRedundant},
 	} {

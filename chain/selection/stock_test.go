@@ -285,7 +285,7 @@ func randomRules(rng *rand.Rand) []option {
 			}
 			opts = append(opts, option{rule: Rule{Kind: Filelist, Include: include, Pattern: "list"}, list: list})
 		case 1:
-			e := pick(rng, `b$`, `^T/a`, `[^/]+\.py`, `f`, `(a|b)/f`, `/d\d`)
+			e := pick(rng, `b$`, `^T/a`, `[^/]+\.py`, `f`, `(a|b)/f`, `/d\d`, `/f(?!\.py)`, `(?<!a)/b`)
 			opts = append(opts, option{Rule{Kind: Regexp, Include: include, Pattern: e}, []string{flag("-regexp", include), e}, ""})
 		case 2:
 			n := pick(rng, "f", "a", "f.py", "lnk", "none")

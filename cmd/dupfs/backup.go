@@ -42,7 +42,12 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "volumes uploaded at a time"},
 			dryRunFlag(), currentTimeFlag(),
 		}),
-		Action: func(c *cli.Context) error { return runBackup(c.Context, e, c, name, rules.rules) },
+		Action: func(c *cli.Context) error {
+			if rules.err != nil {
+				return rules.err
+			}
+			return runBackup(c.Context, e, c, name, rules.rules)
+		},
 	}
 }
 
@@ -71,6 +76,7 @@ func selectionFlags(rules *ruleList) []cli.Flag {
 type ruleList struct {
 	env   *environ
 	rules []selection.Rule
+	err   error // a list could not be read
 }
 
 // ruleFlag adds one kind of rule to a list.
@@ -89,7 +95,12 @@ func (f *ruleFlag) Set(value string) error {
 	case selection.Filelist:
 		text, err := os.ReadFile(value)
 		if err != nil {
-			return fmt.Errorf("file list: %w", err)
+			if value == "" { // an alias is being made the same
+				return err
+			}
+			// Whatever is returned here would become a mere text.
+			f.list.err = fail(exitFilelist, fmt.Errorf("file list: %w", err), "name a file that is there")
+			return nil
 		}
 		r.List = strings.NewReader(string(text))
 	case selection.OlderThan:

@@ -24,6 +24,7 @@ const (
 	exitUsage       = 2  // command line
 	exitHost        = 3  // the backup is of another host
 	exitInterrupted = 4  // by a signal
+	exitFilelist    = 7  // a list of patterns cannot be read
 	exitSignKey     = 10 // the id of the signing key has not the right form
 	exitTarget      = 11 // the target of a restore exists
 	exitNoSource    = 13 // the source of a backup is missing
