@@ -33,6 +33,12 @@ type Finding struct {
 	Err  error
 }
 
+// What a set can lack without any of its data being lost.
+var (
+	ErrNoSigtar = errors.New("it has no signatures: no increment can be built on it")
+	ErrNoIndex  = errors.New("its index is missing: it is read more slowly")
+)
+
 // List reads the manifest of every complete set, and its index if there is one,
 // and compares them with the listing: whether everything is there, with the size
 // it should have. It returns the files that Check can look into. An error is one
@@ -75,7 +81,7 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 	}
 	l.volumes(s, man)
 	if s.Sigtar == nil {
-		l.wrong(s, "", errors.New("it has no signatures: duplicity cannot build an increment on it"))
+		l.wrong(s, "", ErrNoSigtar)
 	} else {
 		l.add(File{Stored: *s.Sigtar, Set: s})
 	}
@@ -84,7 +90,7 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 		l.add(File{Stored: *s.Index, Set: s})
 		return l.sizes(ctx, s)
 	case man.HasIndex:
-		l.wrong(s, "", errors.New("its index is missing: it is read more slowly"))
+		l.wrong(s, "", ErrNoIndex)
 	}
 	return nil
 }

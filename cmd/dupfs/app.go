@@ -47,6 +47,7 @@ func newApp(e *environ) *cli.App {
 			statusCommand(e),
 			indexCommand(e),
 			compactCommand(e),
+			doctorCommand(e),
 			listFilesCommand(e),
 			collectionStatusCommand(e),
 			removeOlderCommand(e),

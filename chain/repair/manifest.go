@@ -1,0 +1,238 @@
+// Package repair makes derived files of a set anew from what is left of it:
+// its manifest (Manifest) and its signatures (Sigtar). Nothing is written here
+// that was not read from verified files, and nothing that is there is replaced.
+package repair
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"dupfs/chain"
+	"dupfs/chain/difftar"
+	"dupfs/chain/index"
+	"dupfs/chain/manifest"
+	"dupfs/chain/sigtar"
+	"dupfs/chain/store"
+)
+
+// ErrUnsure says that what is left of a set does not show that it is whole.
+var ErrUnsure = errors.New("what is left of it does not show that it is whole")
+
+// Manifest writes the manifest of a set that has none. All its volumes are read
+// and verified. That the set is whole is shown by its index, which names all
+// volumes and their hashes, or by its signatures, which are stored after all
+// volumes and must end where the last one does; else it is ErrUnsure: then the
+// backup most likely never finished. hostname and localdir are those of the
+// manifests beside it.
+func Manifest(ctx context.Context, st *store.Store, s *chain.Set, hostname, localdir string) error {
+	if s.Manifest != nil {
+		return fmt.Errorf("set %s has a manifest", s.Times())
+	}
+	if s.Sigtar == nil && s.Index == nil || len(s.Volumes) == 0 {
+		return fmt.Errorf("set %s: %w", s.Times(), ErrUnsure)
+	}
+	var rows []*row
+	for i, v := range s.Volumes {
+		if v.Volume != i+1 {
+			return chain.Corrupt("set "+s.Times(), fmt.Sprintf("volume %d is missing", i+1))
+		}
+		r, err := readRow(ctx, st, v)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, r)
+	}
+	m := &manifest.Manifest{Hostname: hostname, Localdir: localdir, Volumes: settle(rows)}
+	files, err := bindIndex(ctx, st, s, m)
+	if err == nil && !m.HasIndex {
+		files, err = agreeing(ctx, st, s, m.Volumes[len(m.Volumes)-1].Last)
+	}
+	if err != nil {
+		return err
+	}
+	return write(ctx, st, s, m, files)
+}
+
+// agreeing returns the files of the set's sigtar, if that ends where the volumes
+// do.
+func agreeing(ctx context.Context, st *store.Store, s *chain.Set, end chain.Path) ([]chain.Path, error) {
+	if s.Sigtar == nil {
+		return nil, fmt.Errorf("set %s: its index does not agree with its volumes: %w", s.Times(), ErrUnsure)
+	}
+	files, last, err := sigtarFiles(ctx, st, *s.Sigtar)
+	if err == nil && last != end && (last != "" || end != chain.Root) {
+		err = fmt.Errorf("set %s: its signatures end at %s, its volumes at %s: %w", s.Times(), last, end, ErrUnsure)
+	}
+	return files, err
+}
+
+// row is a volume as its members show it.
+type row struct {
+	manifest.Volume
+	first, last int  // pieces of the first and the last member; 0: whole files
+	members     int  // at most 2
+	more        bool // the second member is the next piece of the first one's file
+}
+
+// readRow reads a volume whole.
+func readRow(ctx context.Context, st *store.Store, f chain.Stored) (*row, error) {
+	sc, err := st.Scan(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	v := &row{Volume: manifest.Volume{Number: f.Volume, FirstBlock: -1, LastBlock: -1}}
+	err = v.scan(difftar.NewReader(sc))
+	if err == nil {
+		lay, layErr := sc.Layout()
+		if err = layErr; err == nil {
+			v.SHA1, v.HasSHA1 = lay.SHA1, true
+		}
+	}
+	return v, errors.Join(err, sc.Close())
+}
+
+func (v *row) scan(r *difftar.Reader) error {
+	for {
+		m, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return r.Drain()
+		}
+		if err != nil {
+			return err
+		}
+		switch v.members {
+		case 0:
+			v.First, v.first = m.Entry.Path, m.Piece
+			v.members = 1
+		case 1:
+			v.more = m.Entry.Path == v.First && m.Piece > v.first
+			v.members = 2
+		}
+		v.Last, v.last = m.Entry.Path, m.Piece
+	}
+}
+
+// settle sets the block numbers, which are those of pieces but the last one of a
+// file.
+func settle(rows []*row) (out []manifest.Volume) {
+	for i, v := range rows {
+		goesOn := i+1 < len(rows) && rows[i+1].First == v.Last && rows[i+1].first > v.last
+		if v.last > 0 && goesOn {
+			v.LastBlock = v.last
+		}
+		if v.first > 0 && (v.more || v.members == 1 && goesOn) {
+			v.FirstBlock = v.first
+		}
+		out = append(out, v.Volume)
+	}
+	return out
+}
+
+// sigtarFiles returns the files of a sigtar, at most maxListed, and its last path.
+func sigtarFiles(ctx context.Context, st *store.Store, f chain.Stored) (files []chain.Path, last chain.Path, err error) {
+	rc, err := st.Open(ctx, f)
+	if err != nil {
+		return nil, "", err
+	}
+	r := sigtar.NewReader(rc)
+	for {
+		m, nextErr := r.Next()
+		if errors.Is(nextErr, io.EOF) {
+			err = r.Drain()
+			break
+		}
+		if err = nextErr; err != nil {
+			break
+		}
+		last = m.Entry.Path
+		if !m.Deleted && m.Entry.Type == chain.File && len(files) <= maxListed {
+			files = append(files, last)
+		}
+	}
+	return files, last, errors.Join(err, rc.Close())
+}
+
+// maxListed bounds the list of files in a manifest that is made anew; with more
+// it has none, which duplicity knows from --no-files-changed.
+const maxListed = 100_000
+
+// bindIndex puts the hash of the set's index into the manifest, if there is one
+// and it agrees, and returns its files, maxListed or one more.
+func bindIndex(ctx context.Context, st *store.Store, s *chain.Set, m *manifest.Manifest) (files []chain.Path, err error) {
+	if s.Index == nil {
+		return nil, nil
+	}
+	r, err := st.Open(ctx, *s.Index)
+	if err != nil {
+		return nil, ctx.Err()
+	}
+	sum, n := sha256.New(), &counter{}
+	volumes := 0
+	err = index.ReadIndex(io.TeeReader(r, io.MultiWriter(sum, n)), index.Handler{
+		Set: func(times string) error {
+			if times != s.Times() {
+				return chain.Corrupt(s.Index.File, "it is of another set")
+			}
+			return nil
+		},
+		Record: func(r *index.Record) error {
+			if r.Change != difftar.Deleted && r.Type == chain.File && len(files) <= maxListed {
+				files = append(files, r.Path)
+			}
+			return nil
+		},
+		Volume: func(v *index.VolumeInfo) error {
+			volumes++
+			if v.Number > len(m.Volumes) || v.Layout.SHA1 != m.Volumes[v.Number-1].SHA1 {
+				return chain.Corrupt(s.Index.File, "it speaks of other volumes")
+			}
+			return nil
+		},
+	})
+	if err = errors.Join(err, r.Close()); err != nil {
+		return nil, ctx.Err() // it is as good as none
+	}
+	if volumes == len(m.Volumes) {
+		m.HasIndex, m.IndexSize = true, n.n
+		sum.Sum(m.IndexSHA256[:0])
+	}
+	return files, nil
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}
+
+// write stores the manifest, which makes the set exist.
+func write(ctx context.Context, st *store.Store, s *chain.Set, m *manifest.Manifest, files []chain.Path) error {
+	kind := "changed"
+	if s.Full {
+		kind = "new"
+	}
+	if len(files) > maxListed {
+		files = nil
+	}
+	var text bytes.Buffer
+	err := manifest.Write(&text, m, len(files), func(yield func(manifest.Change, error) bool) {
+		for _, p := range files {
+			if !yield(manifest.Change{Kind: kind, Path: p}, nil) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	n := chain.Name{Kind: chain.ManifestFile, Full: s.Full, Start: s.Start, End: s.End, Layer: s.Volumes[0].Layer}
+	if n.Layer == chain.Gzip {
+		n.Layer = chain.Plain // duplicity never compresses manifests
+	}
+	return st.Put(ctx, n, text.Bytes())
+}
