@@ -162,6 +162,9 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 	if err != nil {
 		return err
 	}
+	if err := frugal(c); err != nil {
+		return err
+	}
 	a, err := e.openStore(ctx, c, url)
 	if err != nil {
 		return err
@@ -353,6 +356,24 @@ func (a *archive) tooOld(c *cli.Context) (bool, error) {
 // backupMemory bounds the content and signatures that a backup holds ahead of
 // the packer, in bytes.
 const backupMemory = 64 << 20
+
+const (
+	// backupCache is the budget of decoded chunks of a backup, unless one is
+	// asked for: it reads old signatures, mostly in order, and nothing twice.
+	backupCache = "32M"
+	// backupSoft is softMemory of a backup, which has the write side of the
+	// catalog, up to 50 MiB that the collector does not see, beside it.
+	backupSoft = 160 << 20
+)
+
+// frugal keeps a backup within its memory.
+func frugal(c *cli.Context) error {
+	limitMemory(backupSoft)
+	if c.IsSet("memory") {
+		return nil
+	}
+	return c.Set("memory", backupCache)
+}
 
 // backup runs the engine and shows how it goes on.
 // With in it goes on with an interrupted one; with skipEmpty it

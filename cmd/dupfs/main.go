@@ -74,10 +74,15 @@ func (e *environ) getenv(name string) string {
 // bounded elsewhere is live, this is about what is not any more.
 const softMemory = 200 << 20
 
-func main() {
+// limitMemory sets what the collector tries to stay below, unless the user has.
+func limitMemory(n int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(softMemory)
+		debug.SetMemoryLimit(n)
 	}
+}
+
+func main() {
+	limitMemory(softMemory)
 	e := &environ{
 		stdin:    bufio.NewReader(os.Stdin),
 		stdout:   os.Stdout,
