@@ -82,7 +82,32 @@ type Options struct {
 	// only if Run succeeds. May be nil.
 	OnKnown func(k Known) error
 
+	// OnChange is told of each entry that the set records, before it is
+	// stored, in path order. May be nil.
+	OnChange func(c Change, p chain.Path)
+	// OnVolume is told when the upload of a volume begins and when it is
+	// done, from several goroutines. May be nil.
+	OnVolume func(v VolumeEvent)
+
 	hooks *hooks // of tests
+}
+
+// Change is what happened to an entry, as duplicity sees it: Added also stands
+// for all that is stored whole, such as a directory with another mtime.
+type Change uint8
+
+// The changes.
+const (
+	Added Change = iota
+	Modified
+	Deleted
+)
+
+// VolumeEvent is the begin or the end of a volume's upload.
+type VolumeEvent struct {
+	Number int
+	File   string
+	Done   bool
 }
 
 // Known is what this machine's file system says of a stored file: with it the
@@ -102,6 +127,7 @@ type Progress struct {
 	BytesRead   atomic.Int64 // of contents
 	BytesStored atomic.Int64 // uploaded
 	Volumes     atomic.Int64 // uploaded
+	Packed      atomic.Int64 // sum of the sizes of all entries up to what is packed now
 	Walked      atomic.Bool  // Entries and Bytes are final
 	Current     atomic.Pointer[chain.Path]
 }

@@ -63,6 +63,7 @@ func (p *packer) item(ctx context.Context, it *item) error {
 	case it.kind == 0:
 		return p.learn(Known{it.path, it.base.ID, it.src.ctime, it.src.ino})
 	case p.set == nil:
+		p.told(it)
 		p.count(it)
 		return nil
 	case it.ready == nil:
@@ -85,6 +86,7 @@ func (p *packer) learn(k Known) error {
 
 // header stores an entry without content, or a deletion.
 func (p *packer) header(ctx context.Context, it *item) error {
+	p.told(it)
 	p.count(it)
 	m := difftar.Member{Kind: it.kind}
 	if it.kind == difftar.Deleted {
@@ -112,6 +114,9 @@ func (p *packer) header(ctx context.Context, it *item) error {
 func (p *packer) file(ctx context.Context, it *item) error {
 	m := difftar.Member{Entry: it.head, Kind: it.kind}
 	stored := int64(0)
+	if !it.failed {
+		p.told(it)
+	}
 	for it.pieces != nil {
 		pc, ok, err := take(ctx, it.pieces)
 		if err != nil {
@@ -126,6 +131,7 @@ func (p *packer) file(ctx context.Context, it *item) error {
 		}
 		stored += int64(len(pc.data))
 		p.free(pc.data)
+		p.o.Progress.Packed.Store(it.before + min(stored, it.src.statSize))
 	}
 	if it.failed {
 		<-ctx.Done()
@@ -261,6 +267,26 @@ func (it *item) changed() bool {
 	return it.base != nil && it.base.Type == chain.File && it.src != nil && it.src.Type == chain.File
 }
 
+// told tells of a change.
+func (p *packer) told(it *item) {
+	if it.src != nil && p.set != nil {
+		p.o.Progress.Packed.Store(it.before)
+	} else if it.src != nil { // nothing is stored: it is done
+		p.o.Progress.Packed.Store(it.before + it.src.statSize)
+	}
+	if p.o.OnChange == nil {
+		return
+	}
+	switch {
+	case it.kind == difftar.Deleted:
+		p.o.OnChange(Deleted, it.path)
+	case it.changed():
+		p.o.OnChange(Modified, it.path)
+	default:
+		p.o.OnChange(Added, it.path)
+	}
+}
+
 // count adds an item without content to the statistics.
 func (p *packer) count(it *item) {
 	p.stats.DeltaEntries++
@@ -273,6 +299,9 @@ func (p *packer) count(it *item) {
 	default:
 		p.stats.NewFiles++
 		p.stats.NewFileSize += it.src.statSize
+	}
+	if it.src != nil {
+		p.o.Progress.Packed.Store(it.before + it.src.statSize)
 	}
 }
 

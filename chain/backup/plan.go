@@ -20,8 +20,10 @@ type item struct {
 	base *BaseEntry   // what there is of it in the base, nil if new
 	// check says that only the content can tell whether the file changed.
 	check bool
-	cost  int64         // of the memory budget
-	ready chan struct{} // closed when a worker has filled result; nil for what needs none
+	// before is the sum of the sizes of the entries of the source before it.
+	before int64
+	cost   int64         // of the memory budget
+	ready  chan struct{} // closed when a worker has filled result; nil for what needs none
 	result
 }
 
@@ -129,6 +131,7 @@ func (p *planner) entry(s *source) error {
 		}
 	}
 	p.walked(s)
+	it.before = p.stats.SourceFileSize - s.statSize
 	if it.kind == 0 && !p.learns(it) {
 		return nil
 	}

@@ -223,7 +223,11 @@ func (r *run) pipeline(ctx context.Context, p *packer) error {
 		g.Go(func() error { return r.work(ctx, jobs) })
 	}
 	g.Go(func() error { return p.pack(ctx, items) })
-	return g.Wait()
+	err := g.Wait()
+	if err == nil {
+		r.o.Progress.Packed.Store(r.stats.SourceFileSize)
+	}
+	return err
 }
 
 // plan walks the source beside the base.

@@ -182,6 +182,7 @@ func (s *setWriter) closeVolume() error {
 		return err
 	}
 	s.uploads.Go(func() error {
+		s.told(v, false)
 		err := s.upload(v.w)
 		if err != nil {
 			s.fail(err)
@@ -189,9 +190,17 @@ func (s *setWriter) closeVolume() error {
 		}
 		s.journal.uploaded(v.row.Number)
 		s.o.Progress.Volumes.Add(1)
+		s.told(v, true)
 		return nil
 	})
 	return nil
+}
+
+// told tells of the upload of a volume.
+func (s *setWriter) told(v *volumeWriter, done bool) {
+	if s.o.OnVolume != nil {
+		s.o.OnVolume(VolumeEvent{v.row.Number, v.w.Name().File, done})
+	}
 }
 
 // keepLayout spools the layout of the next volume, and notes that it is sealed.

@@ -41,6 +41,9 @@ type Options struct {
 	// restored, as counted by Report.Failed, or without an attribute (an
 	// *AttrError), as counted by Report.Warnings. One call at a time.
 	Warn func(path chain.Path, err error)
+	// Begin, if not nil, is told of each entry below the top before it is
+	// restored. One call at a time, in no order.
+	Begin func(path chain.Path, t chain.Type)
 }
 
 // AttrError says that an entry was restored, but not wholly as it was.

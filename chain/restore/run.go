@@ -29,7 +29,7 @@ type run struct {
 	serial atomic.Int64
 
 	files, dirs, others, bytes, failed, warnings atomic.Int64
-	warnMu                                       sync.Mutex // serializes o.Warn
+	warnMu                                       sync.Mutex // serializes o.Warn and o.Begin
 }
 
 // task is an entry that is not a directory, to be restored into dir.
@@ -150,6 +150,7 @@ func (r *run) work(ctx context.Context, cancel context.CancelCauseFunc) {
 	s := newStreamer(r.extra)
 	for t := range r.tasks {
 		if ctx.Err() == nil {
+			r.begin(t.path, t.node.Type)
 			if err := r.restore(ctx, s, t); err != nil {
 				cancel(err)
 			}
@@ -201,6 +202,7 @@ func (r *run) child(ctx context.Context, d *dir, n chain.Node, above map[uint64]
 	case len(above) >= maxDepth:
 		return r.fail(ctx, path, errors.New("directory lies too deep"))
 	}
+	r.begin(path, n.Type)
 	fd, err := makeDir(d.fd, n.Name, r.o.Force)
 	if err != nil {
 		return r.fail(ctx, path, err)
@@ -235,6 +237,16 @@ func (r *run) warn(path chain.Path, err error) {
 	r.warnMu.Lock()
 	defer r.warnMu.Unlock()
 	r.o.Warn(path, err)
+}
+
+// begin tells the caller what is restored next.
+func (r *run) begin(path chain.Path, t chain.Type) {
+	if r.o.Begin == nil {
+		return
+	}
+	r.warnMu.Lock()
+	defer r.warnMu.Unlock()
+	r.o.Begin(path, t)
 }
 
 // attrs reports attributes of an entry that could not be set.

@@ -116,6 +116,19 @@ func (w *Writer) Upload(ctx context.Context) error {
 // ErrUploadSize says that a stored file has not the size that was sent.
 var ErrUploadSize = errors.New("wrong size after upload")
 
+// SizeError is ErrUploadSize with what was found.
+type SizeError struct {
+	File          string
+	Local, Remote int64 // bytes sent and stored
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%s: %v: %d bytes instead of %d", e.File, ErrUploadSize, e.Remote, e.Local)
+}
+
+// Unwrap returns ErrUploadSize.
+func (e *SizeError) Unwrap() error { return ErrUploadSize }
+
 // checkSize compares the size of a stored file with what was sent.
 func (s *Store) checkSize(ctx context.Context, file string, want int64) error {
 	b, ok := s.backend.(backends.Stater)
@@ -130,7 +143,7 @@ func (s *Store) checkSize(ctx context.Context, file string, want int64) error {
 	case err != nil:
 		return fmt.Errorf("check of the upload: %w", err)
 	case info.Size >= 0 && info.Size != want:
-		return fmt.Errorf("%s: %w: %d bytes instead of %d", file, ErrUploadSize, info.Size, want)
+		return &SizeError{File: file, Local: want, Remote: info.Size}
 	}
 	return nil
 }

@@ -39,7 +39,8 @@ func isURL(s string) bool { return urlForm.MatchString(s) }
 // sub-commands takes: the verb, the options with their values attached, "--",
 // then the positionals. Options may stand anywhere and be abbreviated to an
 // unambiguous prefix; the verb may be left out where the order of source and
-// URL implies it. Values of "-h" and "--version" pass unchanged.
+// URL implies it. Values of "-h" and "--version" pass unchanged. With an error
+// come the options that were understood.
 func (g *grammar) arrange(args []string) ([]string, error) {
 	var options, positionals []string
 	for len(args) > 0 {
@@ -54,14 +55,14 @@ func (g *grammar) arrange(args []string) ([]string, error) {
 		default:
 			opts, rest, err := g.option(arg, args)
 			if err != nil {
-				return nil, err
+				return options, err
 			}
 			options, args = append(options, opts...), rest
 		}
 	}
 	verb, positionals, err := g.verb(positionals)
 	if err != nil {
-		return nil, err
+		return options, err
 	}
 	var out []string
 	if verb != "" {

@@ -128,7 +128,7 @@ func selectionOf(c *cli.Context, src string, rules []selection.Rule) (*selection
 	}
 	s, err := selection.New(src, rules)
 	if err != nil {
-		return nil, fail(selectionStatus(err), err, "the first pattern that matches decides; what none matches is included")
+		return nil, fail(selectionStatus(err), selectionWords(err, src, rules), "the first pattern that matches decides; what none matches is included")
 	}
 	return s, nil
 }
@@ -156,7 +156,8 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 		return usagef("%s: the first argument is the directory to back up, not a URL", src)
 	}
 	if _, err := os.Stat(src); err != nil {
-		return fail(exitNoSource, fmt.Errorf("source: %w", err), "name a directory that is there")
+		err = worded(fmt.Errorf("source: %w", err), "", "Backup source directory %s does not exist.", src)
+		return fail(exitNoSource, err, "name a directory that is there")
 	}
 	sel, err := selectionOf(c, src, rules)
 	if err != nil {
@@ -193,7 +194,9 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 		return backupError(err, stats)
 	}
 	if !c.Bool("no-print-statistics") {
-		printStatistics(e.stdout, stats)
+		var text strings.Builder
+		printStatistics(&text, stats)
+		e.say(message{level: levelNotice, force: true, format: "%s", args: []any{strings.TrimSuffix(text.String(), "\n")}})
 	}
 	if stats.Errors > 0 {
 		return fail(exitIncomplete, fmt.Errorf("the backup was made, but %s not stored as it should be",
@@ -235,25 +238,27 @@ func (a *archive) base(ctx context.Context, c *cli.Context, verb, src string) (*
 	if err != nil {
 		return nil, err
 	}
-	last := "none"
-	if chains := a.chains(); len(chains) > 0 {
-		last = asctime(chains[len(chains)-1].Start())
+	col := &chain.Collection{}
+	if a.snapshot != nil {
+		col = a.snapshot.Collection()
 	}
-	if !c.Bool("no-print-statistics") {
-		fmt.Fprintf(a.env.stdout, "Last full backup date: %s\n", last)
-	}
+	a.announce(col, true)
 	switch {
 	case verb == "full":
 		return nil, a.oneSecret(ctx, c, false)
 	case len(points) == 0 && verb == "incremental":
-		return nil, fail(exitNoSigs, fmt.Errorf("%s: there is no backup to build an increment on", a.shown), "make a full one: dupfs full SOURCE URL")
+		err := worded(fmt.Errorf("%s: there is no backup to build an increment on", a.shown), "",
+			"Fatal Error: Unable to start incremental backup.  Old signatures not found and incremental specified")
+		return nil, fail(exitNoSigs, err, "make a full one: dupfs full SOURCE URL")
 	case len(points) == 0:
+		e := a.env
+		e.say(message{level: levelWarning, format: "No signatures found, switching to full backup."})
 		return nil, nil
 	}
 	if old, err := a.tooOld(c); err != nil {
 		return nil, err
 	} else if old && verb != "incremental" {
-		fmt.Fprintln(a.env.stdout, "Last full backup is too old, forcing full backup")
+		a.env.tell("Last full backup is too old, forcing full backup")
 		return nil, a.oneSecret(ctx, c, false)
 	}
 	if err := a.oneSecret(ctx, c, true); err != nil {
@@ -396,9 +401,10 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		Memory:  backupMemory,
 		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
-		Progress: p, Notice: e.notice, OnKnown: known.add, OnIndex: a.extend,
+		Progress: p, OnKnown: known.add, OnIndex: a.extend,
 		Journal: a.journal(), Owner: a.owner(c), Resume: in, SkipEmpty: skipEmpty,
 	}
+	e.follows(c, src, p, &o)
 	var on backup.Base
 	if base != nil {
 		on = &baseAdapter{base}
@@ -410,6 +416,9 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	stop()
 	if stats.JournalErr != nil {
 		e.note(fmt.Sprintf("the journal: %v", stats.JournalErr))
+	}
+	if err == nil && o.DryRun {
+		e.progressed(p)
 	}
 	if err == nil && !o.DryRun {
 		a.learn(ctx, known, stats.IndexErr)
@@ -449,15 +458,6 @@ func (a *archive) newest() time.Time {
 	return t
 }
 
-// notice tells of an entry that was not stored as it should be.
-func (e *environ) notice(n backup.Notice) {
-	if n.Warning() {
-		e.warn("%s: %v", n.Path, n.Err)
-		return
-	}
-	e.note(fmt.Sprintf("%s: %v", n.Path, n.Err))
-}
-
 // backupProgress is measured in bytes of the source: of contents for a full
 // backup, else of what was compared, because most of it is not read.
 func backupProgress(p *backup.Progress, full bool, size *expected) progress {
@@ -484,14 +484,24 @@ func (a *archive) sameSource(ctx context.Context, c *cli.Context, base *snapshot
 	host, _ := os.Hostname()
 	short, _, _ := strings.Cut(host, ".")
 	if m.Hostname != "" && m.Hostname != host && m.Hostname != short {
-		return fail(exitHost, fmt.Errorf("backup source host has changed: the last backup is of %s, this is %s", m.Hostname, host),
-			"is this the right archive? --allow-source-mismatch goes on")
+		return mismatch(exitHost, "host", "name", m.Hostname, host)
 	}
 	if dir := selection.Source(src); m.Localdir != "" && m.Localdir != dir {
-		return fail(exitSourceDir, fmt.Errorf("backup source directory has changed: the last backup is of %s, this is %s", m.Localdir, dir),
-			"is this the right archive? --allow-source-mismatch goes on")
+		return mismatch(exitSourceDir, "directory", "", m.Localdir, dir)
 	}
 	return nil
+}
+
+// mismatch says that the chain is of something else.
+func mismatch(status int, what, suffix, previous, current string) error {
+	err := worded(fmt.Errorf("backup source %s has changed: the last backup is of %s, this is %s", what, previous, current),
+		logName(current)+" "+logName(previous), `Fatal Error: Backup source %[1]s has changed.
+Current %[1]s%[2]s: %[3]s
+Previous %[1]s%[2]s: %[4]s
+
+Aborting because you may have accidentally tried to backup two different data sets to the same remote location, or using the same archive directory.  `+
+			`If this is not a mistake, use the --allow-source-mismatch switch to avoid seeing this message`, what, suffix, current, previous)
+	return fail(status, err, "is this the right archive? --allow-source-mismatch goes on")
 }
 
 // baseAdapter makes the newest point the base of a backup.

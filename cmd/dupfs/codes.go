@@ -27,6 +27,7 @@ const (
 	exitFilelist    = 7  // a list of patterns cannot be read
 	exitSignKey     = 10 // the id of the signing key has not the right form
 	exitTarget      = 11 // the target of a restore exists
+	exitNoVerifyDir = 12 // the directory to compare with is missing
 	exitNoSource    = 13 // the source of a backup is missing
 	exitNoSigs      = 17 // an incremental backup with nothing to build on
 	exitNoPath      = 19 // the path is not in the archive

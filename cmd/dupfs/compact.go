@@ -134,7 +134,7 @@ func (a *archive) compact(ctx context.Context, c *cli.Context, old chain.Point, 
 	stats, err := backup.Compact(ctx, from, a.store, backup.Options{
 		Now: old.Time, Last: a.newest(), Layer: layer(c), Hostname: m.Hostname, Localdir: m.Localdir,
 		VolSize: c.Int64("volsize") << 20, Uploads: c.Int("concurrency"), Memory: backupMemory, TempDir: c.String("tempdir"),
-		Progress: p, Notice: e.notice, OnKnown: known.add, OnIndex: a.extend,
+		Progress: p, Notice: func(n backup.Notice) { e.backupNotice("", n) }, OnKnown: known.add, OnIndex: a.extend,
 	})
 	stop()
 	if err == nil {

@@ -138,12 +138,6 @@ func levels() map[string]int {
 	}
 }
 
-// Verbosity from which on something is told.
-const (
-	levelNotice = 3
-	levelInfo   = 5
-)
-
 // parseVerbosity reads a level: 0 to 9 or a word.
 func parseVerbosity(text string) (int, error) {
 	if text == "" {

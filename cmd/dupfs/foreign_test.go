@@ -15,7 +15,7 @@ const duplicityOptions = `
 	--verbosity=9 -v5 -vinfo --full-if-older-than=1M --restore-time=1D --time=now -t=now
 	--file-to-restore=a --path-to-restore=a -r=a --force --allow-source-mismatch
 	--compare-data --tempdir=DIR --num-retries=3 --backend-retry-delay=1 --timeout=10
-	--no-print-statistics --log-fd=3 --log-file=DIR/log --ssh-options=-oPort=1
+	--no-print-statistics --log-fd=1 --log-file=DIR/log --ssh-options=-oPort=1
 	--gpg-options=--homedir=DIR --rsync-options=-x --gpg-binary=gpg --use-agent --null-separator
 	--numeric-owner --do-not-restore-ownership --no-restore-ownership
 	--metadata-sync-mode=full --progress --progress-rate=3 --asynchronous-upload

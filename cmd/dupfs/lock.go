@@ -29,7 +29,9 @@ func (a *archive) lock() (unlock func(), err error) {
 		if pid := strings.TrimSpace(string(who)); pid != "" {
 			text += " (" + pid + ")"
 		}
-		return nil, fail(exitUser, fmt.Errorf("%s: %s is writing to this archive", a.shown, text), "wait until it has ended, then run this again")
+		err := worded(fmt.Errorf("%s: %s is writing to this archive", a.shown, text), "",
+			"Another duplicity instance is already running with this archive directory\n")
+		return nil, fail(exitUser, err, "wait until it has ended, then run this again")
 	case err != nil:
 		a.env.note(fmt.Sprintf("no lock in %s, so take care that nothing else writes to this archive: %v", a.dir, err))
 	default:

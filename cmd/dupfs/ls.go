@@ -187,7 +187,7 @@ func runListFiles(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := e.open(ctx, c, args[0])
+	a, err := e.openSaying(ctx, c, args[0])
 	if err != nil {
 		return err
 	}
@@ -196,14 +196,37 @@ func runListFiles(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer e.machine.hold()()
 	out := bufio.NewWriter(e.stdout)
-	chains := a.snapshot.Collection().Chains
-	fmt.Fprintf(out, "Last full backup date: %s\n", asctime(chains[len(chains)-1].Start()))
 	err = walkNames(ctx, tree, func(n chain.Node) error {
-		_, err := fmt.Fprintf(out, "%s %s\n", asctime(n.Mtime.Time()), printable(n.Path.String()))
-		return err
+		at, p := n.Mtime.Time(), n.Path.String()
+		m := message{
+			level: levelInfo, code: infoListed, force: true,
+			extra:  chain.FormatTime(at) + " " + logName(p) + " " + typeWord(n.Type),
+			format: "%s %s", args: []any{asctime(at), name(p)},
+		}
+		e.machine.write(&m)
+		e.put(out, m.level, m.line())
+		return nil
 	})
 	return errors.Join(err, out.Flush())
+}
+
+// typeWord is what duplicity calls a type.
+func typeWord(t chain.Type) string {
+	switch t {
+	case chain.Dir:
+		return "dir"
+	case chain.Symlink:
+		return "sym"
+	case chain.Fifo:
+		return "fifo"
+	case chain.CharDevice:
+		return "chr"
+	case chain.BlockDevice:
+		return "blk"
+	}
+	return "reg"
 }
 
 // walkNames is walk over everything, but leaves sizes unknown rather than

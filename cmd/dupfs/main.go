@@ -44,7 +44,9 @@ type environ struct {
 	screen         bool     // stdout is a terminal
 	args           []string // the command line, with its secrets
 
-	level int // of --verbosity
+	level      int  // of --verbosity
+	timestamps bool // --log-timestamp
+	machine    *machineLog
 
 	configRead *config // once it was needed
 	live       bool    // the path argument is of the live file system
@@ -126,6 +128,10 @@ func run(ctx context.Context, e *environ, args []string) int {
 
 	app := newApp(e)
 	argv, err := grammarOf(app).arrange(args)
+	if logErr := e.openLog(argv); err == nil {
+		err = logErr
+	}
+	defer e.machine.close()
 	switch {
 	case err != nil:
 	case asksVersion(argv):
@@ -175,7 +181,13 @@ func (e *environ) report(err error) int {
 	}
 	status, hint := classify(err)
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(e.stderr, "dupfs: "+printable(text))
+		extra, words := duplicityWords(err, status)
+		e.machine.write(&message{level: levelError, code: status, extra: extra, format: "%s", args: []any{words}})
+		if e.duplicity {
+			e.put(e.stderr, levelError, printableLines(words))
+		} else {
+			fmt.Fprintln(e.stderr, "dupfs: "+printable(text))
+		}
 	}
 	if hint != "" {
 		fmt.Fprintln(e.stderr, "hint: "+hint)

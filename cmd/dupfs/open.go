@@ -128,6 +128,28 @@ func (e *environ) open(ctx context.Context, c *cli.Context, url string) (*archiv
 	return a, nil
 }
 
+// openSaying is open for the commands of duplicity, which say what is there.
+func (e *environ) openSaying(ctx context.Context, c *cli.Context, url string) (*archive, error) {
+	a, err := e.openStore(ctx, c, url)
+	if err != nil {
+		return nil, err
+	}
+	points, err := a.points(ctx)
+	switch {
+	case a.snapshot != nil:
+		a.announce(a.snapshot.Collection(), true)
+	case errors.Is(err, errNoBackups):
+		a.announce(&chain.Collection{}, true)
+	}
+	if err == nil && len(points) == 0 {
+		err = fmt.Errorf("%s: %w", a.shown, errNoBackups)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
 // points opens the snapshots, if that was not done yet, and returns them.
 func (a *archive) points(ctx context.Context) ([]chain.Point, error) {
 	if a.snapshot == nil {

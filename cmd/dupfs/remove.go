@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -65,7 +66,7 @@ func removeCommand(e *environ, name, usage, form string, plan func(*cli.Context,
 		Name:      name,
 		Usage:     usage + "; shows what it would do unless --force is given",
 		ArgsUsage: form,
-		Flags:     slices.Concat(archiveFlags(), []cli.Flag{
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
 			forceFlag(), dryRunFlag(), currentTimeFlag(),
 			&cli.BoolFlag{Name: "ignore-mounts", Usage: "delete also what a mount on this machine shows somebody just now"},
 		}),
@@ -96,18 +97,24 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 		}
 		defer unlock()
 	}
-	files, err := a.store.List(ctx)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", a.shown, err)
-	}
-	p, err := plan(c, args[0], chain.Collect(files))
+	col, err := a.collect(ctx)
 	if err != nil {
 		return err
 	}
+	p, err := plan(c, args[0], col)
+	if err != nil {
+		return err
+	}
+	cleanup := c.Command.Name == "cleanup"
+	a.announce(col, cleanup)
 	for _, w := range p.Warnings {
 		e.warn("%s", w)
 	}
-	e.printPlan(p, c.Command.Name == "cleanup", c.Bool("force"))
+	if cleanup {
+		e.sayCleanup(p, c.Bool("force"))
+	} else {
+		e.sayRemoval(p, c.Bool("force"), c.Command.Name == "remove-all-inc-of-but-n-full")
+	}
 	if !c.Bool("force") || c.Bool("dry-run") {
 		return nil
 	}
@@ -129,54 +136,66 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 	return nil
 }
 
-// printPlan says in duplicity's words what is deleted.
-func (e *environ) printPlan(p *retention.Plan, cleanup, force bool) {
-	out := e.stdout
-	if len(p.Needed) > 0 {
-		fmt.Fprintln(out, "There are backup set(s) at time(s):")
-		for _, s := range p.Needed {
-			fmt.Fprintln(out, asctime(s.End))
-		}
-		fmt.Fprintln(out, "Which can't be deleted because newer sets depend on them.")
+// sayCleanup says in duplicity's words what is deleted.
+func (e *environ) sayCleanup(p *retention.Plan, force bool) {
+	var files names
+	for _, f := range p.Delete {
+		files = append(files, f.File)
 	}
-	switch {
-	case cleanup && len(p.Delete) == 0:
-		fmt.Fprintln(out, "No extraneous files found, nothing deleted in cleanup.")
-	case cleanup:
-		head, tail := "Found the following files to delete:", "Run duplicity again with the --force option to actually delete."
-		if force {
-			head, tail = "Deleting these files from backend:", ""
-		}
-		fmt.Fprintln(out, head)
-		for _, f := range p.Delete {
-			fmt.Fprintln(out, printable(f.File))
-		}
-		if tail != "" {
-			fmt.Fprintln(out, tail)
-		}
-	case len(p.Delete) == 0:
-		fmt.Fprintln(out, "No old backup sets found, nothing deleted.")
+	switch n := len(files); {
+	case n == 0:
+		e.say(message{level: levelWarning, format: "No extraneous files found, nothing deleted in cleanup."})
+	case force:
+		e.tell(several(n, "Deleting this file from backend:", "Deleting these files from backend:")+"\n%s", files)
 	default:
-		e.printChains(p, force)
+		e.tell(several(n, "Found the following file to delete:", "Found the following files to delete:")+
+			"\n%s\nRun duplicity again with the --force option to actually delete.", files)
 	}
 }
 
-func (e *environ) printChains(p *retention.Plan, force bool) {
-	head := "Found old backup chain"
-	if force {
-		head = "Deleting backup chain"
+// sayRemoval says in duplicity's words which chains are deleted, or lose their
+// increments.
+func (e *environ) sayRemoval(p *retention.Plan, force, increments bool) {
+	if len(p.Needed) > 0 {
+		e.say(message{level: levelWarning, format: "There are backup set(s) at time(s):\n%s\n" +
+			"Which can't be deleted because newer sets depend on them.", args: []any{setTimes(p.Needed)}})
 	}
-	s := ""
-	if len(p.Chains) > 1 {
-		s = "s"
+	if p.ActiveOld {
+		e.say(message{level: levelWarning, format: "Current active backup chain is older than specified time.  " +
+			"However, it will not be deleted.  To remove all your backups, manually purge the repository."})
 	}
-	fmt.Fprintf(e.stdout, "%s%s at the following time%s:\n", head, s, s)
+	n := len(p.Chains)
+	if n == 0 {
+		e.tell("No old backup sets found, nothing deleted.")
+		return
+	}
+	var times []string
 	for _, ch := range p.Chains {
-		for _, set := range ch.Sets {
-			fmt.Fprintln(e.stdout, asctime(set.End))
+		times = append(times, asctime(ch.End()))
+	}
+	slices.Reverse(times) // the oldest first
+	list := strings.Join(times, "\n")
+	if !force {
+		e.tell(several(n, "Found old backup chain at the following time:", "Found old backup chains at the following times:")+
+			"\n%s\nRerun command with --force option to actually delete.", list)
+		return
+	}
+	e.tell(several(n, "Deleting backup chain at time:", "Deleting backup chains at times:")+"\n%s", list)
+	for _, what := range []string{"signature", "backup"} {
+		what = "Deleting complete " + what + " chain %s"
+		if increments {
+			what = strings.Replace(strings.Replace(what, "complete", "any incremental", 1), "chain", "chain rooted at", 1)
+		}
+		for _, ch := range p.Chains {
+			e.tell(what, asctime(ch.End()))
 		}
 	}
-	if !force {
-		fmt.Fprintln(e.stdout, "Rerun command with --force option to actually delete.")
+}
+
+func setTimes(sets []*chain.Set) string {
+	var times []string
+	for _, s := range sets {
+		times = append(times, asctime(s.End))
 	}
+	return strings.Join(times, "\n")
 }

@@ -10,6 +10,16 @@ import (
 
 // warn tells the user of something that is not as it should be, on one line.
 func (e *environ) warn(format string, args ...any) {
+	e.warnAs(message{level: levelWarning, format: "%s", args: []any{name(fmt.Sprintf(format, args...))}}, format, args...)
+}
+
+// warnAs is warn with what duplicity says in its place.
+func (e *environ) warnAs(m message, format string, args ...any) {
+	if e.duplicity {
+		e.say(m)
+		return
+	}
+	e.machine.write(&m)
 	if log := e.logging(); log != nil {
 		log("warning: "+format, args...)
 		return
@@ -31,6 +41,16 @@ func (e *environ) hint(text string) {
 // note tells of something that was helped, where somebody is looking or
 // --verbosity info asks for it. The log of a mount gets all.
 func (e *environ) note(text string) {
+	e.noteAs(message{level: levelInfo, format: "%s", args: []any{name(text)}}, text)
+}
+
+// noteAs is note with what duplicity says in its place.
+func (e *environ) noteAs(m message, text string) {
+	if e.duplicity {
+		e.say(m)
+		return
+	}
+	e.machine.write(&m)
 	if log := e.logging(); log != nil {
 		log("note: %s", text)
 		return

@@ -37,7 +37,10 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := e.open(ctx, c, args[0])
+	if err := freeTarget(args[1]); err != nil && !c.Bool("force") {
+		return err
+	}
+	a, err := e.openSaying(ctx, c, args[0])
 	if err != nil {
 		return err
 	}
@@ -61,6 +64,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
 	defer size.stop()
 	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
+	volumes := e.countVolumes(a.volumesAt(point), counts, size)
 	report, err := restore.Run(ctx, a.snapshot, tree, p, args[1], restore.Options{
 		Force:        c.Bool("force"),
 		NumericOwner: c.Bool("numeric-owner"),
@@ -70,10 +74,12 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 			if errors.Is(err, backends.ErrTransient) {
 				flaky.Store(true)
 			}
-			e.warn("%s: %v", p, err)
+			e.unrestored(p, err)
 		},
+		Begin: e.restoring(),
 	})
 	stop()
+	volumes(err == nil)
 	switch {
 	case err != nil:
 		return err
@@ -90,6 +96,26 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 			"the warnings above name them; owners need root, or --no-restore-ownership")
 	}
 	return nil
+}
+
+// freeTarget returns an error if something stands where a restore is to go. An
+// empty directory may: what is not free later on the restore finds itself.
+func freeTarget(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil
+	}
+	if info.IsDir() {
+		f, err := os.Open(dir)
+		if err != nil {
+			return nil
+		}
+		defer f.Close()
+		if _, err := f.Readdirnames(1); err != nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", dir, restore.ErrExists)
 }
 
 func verifyCommand(e *environ) *cli.Command {
@@ -124,12 +150,13 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 	dir := slices.Concat(args, []string{""})[1]
 	if dir != "" {
 		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-			return fail(12, fmt.Errorf("verify directory %s does not exist", dir), "name the directory to compare with")
+			err := worded(fmt.Errorf("verify directory %s does not exist", dir), "", "Verify directory %s does not exist", dir)
+			return fail(exitNoVerifyDir, err, "name the directory to compare with")
 		}
 	} else if c.Bool("compare-data") {
 		return usagef("--compare-data needs the DIR to compare with")
 	}
-	a, err := e.open(ctx, c, args[0])
+	a, err := e.openSaying(ctx, c, args[0])
 	if err != nil {
 		return err
 	}
@@ -151,17 +178,19 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
 	defer size.stop()
 	stop := e.follow("verify", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
+	volumes := e.countVolumes(a.volumesAt(point), counts, size)
 	report, err := restore.Verify(ctx, a.snapshot, tree, p, dir, restore.VerifyOptions{
 		CompareData: c.Bool("compare-data"),
 		Progress:    counts,
-		Differ:      func(p chain.Path, text string) { e.differs(text) },
-		Warn:        func(p chain.Path, err error) { e.warn("%s: %v", p, err) },
+		Differ:      func(p chain.Path, text string) { e.tell("Difference found: %s", name(text)) },
+		Warn:        e.unrestored,
 	})
 	stop()
+	volumes(err == nil)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "Verify complete: %s compared, %s found.\n", plural(report.Compared, "file"), plural(report.Differences, "difference"))
+	e.tell("Verify complete: %s compared, %s found.", plural(report.Compared, "file"), plural(report.Differences, "difference"))
 	switch {
 	case report.Failed > 0:
 		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(report.Failed)), "the warnings above name it")
@@ -169,12 +198,4 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 		return fail(exitGeneric, errSaid, "")
 	}
 	return nil
-}
-
-// differs tells of one difference that verify found.
-func (e *environ) differs(text string) {
-	e.outMu.Lock()
-	defer e.outMu.Unlock()
-	e.clearBar()
-	fmt.Fprintln(e.stdout, "Difference found: "+printable(text))
 }

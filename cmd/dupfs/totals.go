@@ -15,19 +15,19 @@ import (
 )
 
 // expected is the sum of sizes that a long work will come to, counted beside it
-// for the progress bar. It is 0 until it is known.
+// for the progress bar and the log. It is 0 until it is known.
 type expected struct {
 	sum    atomic.Int64
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// count runs a counter beside the work, if somebody looks at a bar. A counter
+// count runs a counter beside the work, if somebody looks at it. A counter
 // that fails leaves the total unknown: what it met the work meets itself.
 func (e *environ) count(ctx context.Context, counter func(context.Context) (int64, error)) *expected {
 	t := &expected{}
 	ctx, t.cancel = context.WithCancel(ctx)
-	if e.terminal {
+	if e.terminal || e.machine.on() {
 		t.done.Go(func() {
 			if n, err := counter(ctx); err == nil {
 				t.sum.Store(n)
