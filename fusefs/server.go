@@ -66,7 +66,7 @@ func (s *Server) start(f *fileSystem) error {
 	if err == nil {
 		s.dev, f.dev = m.dev, m.dev
 		err = s.serve(f, fd)
-	} else {
+	} else if fd >= 0 {
 		unix.Close(fd)
 	}
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Server) start(f *fileSystem) error {
 
 // serve takes over fd.
 func (s *Server) serve(f *fileSystem, fd int) error {
-	server, err := fuse.NewServer(f, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
+	server, err := s.server(f, fd, &fuse.MountOptions{
 		Name:                     subtype,
 		MaxWrite:                 maxRead,
 		MaxReadAhead:             maxRead,

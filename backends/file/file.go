@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"dupfs/backends"
 )
 
@@ -271,8 +269,7 @@ func (b *Backend) write(ctx context.Context, r io.Reader) (name string, err erro
 // renameNew renames only onto a free name. File systems that cannot (NFS) can
 // make a second link, which also fails if the name is taken.
 func renameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if err != unix.EINVAL && err != unix.ENOSYS && err != unix.EOPNOTSUPP {
+	if able, err := renameExclusive(from, to); able {
 		return wrapPath("rename", to, err)
 	}
 	if err := os.Link(from, to); err != nil {

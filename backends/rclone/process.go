@@ -36,8 +36,7 @@ func start(ctx context.Context, program string, env []string, timeout time.Durat
 		"--timeout", timeout.String(), "--contimeout", timeout.String(), "--use-json-log=false", "--log-file", "", "--log-level", "NOTICE")
 	p.cmd.Env = append(without(env, "RCLONE_RC_", "RCLONE_LOG_", "RCLONE_USE_JSON_LOG"), "RCLONE_RC_USER="+p.user, "RCLONE_RC_PASS="+p.password)
 	p.cmd.Dir = "/"
-	// Our death ends it, even a sudden one; it does not get our signals.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	p.cmd.SysProcAttr = childAttr()
 	said, out, err := os.Pipe()
 	if err != nil {
 		return nil, err

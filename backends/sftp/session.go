@@ -220,7 +220,13 @@ func (d dialer) jump(ctx context.Context, s *session, list string, t target, jum
 // command runs a program that is the connection. It speaks over a socket, as
 // those have deadlines.
 func (d dialer) command(s *session, line string) (net.Conn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	syscall.ForkLock.RLock() // not every system makes sockets that close on exec
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, err
 	}

@@ -163,8 +163,8 @@ func (rd *reader) stat() error {
 	if err := unix.Fstat(int(rd.f.Fd()), &st); err != nil {
 		return err
 	}
-	if typeOf(st.Mode) != chain.File {
-		return fmt.Errorf("it became a %s: %w", typeOf(st.Mode), os.ErrNotExist)
+	if typeOf(uint32(st.Mode)) != chain.File {
+		return fmt.Errorf("it became a %s: %w", typeOf(uint32(st.Mode)), os.ErrNotExist)
 	}
 	rd.s = *rd.it.src
 	rd.facts.fill(&rd.s, &st)

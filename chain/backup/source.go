@@ -150,8 +150,8 @@ func typeOf(mode uint32) chain.Type {
 // set fills s with what the file system says, except for link targets, names
 // of owners, xattrs and the link group.
 func (s *source) set(st *unix.Stat_t) {
-	s.Type = typeOf(st.Mode)
-	s.Mode = st.Mode & 0o7777
+	s.Type = typeOf(uint32(st.Mode))
+	s.Mode = uint32(st.Mode) & 0o7777
 	s.UID, s.GID = st.Uid, st.Gid
 	s.Mtime = chain.Time{Sec: int64(st.Mtim.Sec), Nsec: int32(st.Mtim.Nsec)}
 	s.statSize, s.blocks = st.Size, st.Blocks

@@ -129,10 +129,10 @@ func (w *walker) child(ctx context.Context, d *directory, p chain.Path, name str
 	}
 	s := &source{dir: d, name: name}
 	s.Path = p
-	if typeOf(st.Mode) == chain.Dir {
+	if typeOf(uint32(st.Mode)) == chain.Dir {
 		return w.childDir(ctx, s, verdict)
 	}
-	if typeOf(st.Mode) == chain.Symlink {
+	if typeOf(uint32(st.Mode)) == chain.Symlink {
 		if s.Link, err = d.readlink(name); err != nil {
 			return w.lost(p, err)
 		}
@@ -182,7 +182,7 @@ func (w *walker) childDir(ctx context.Context, s *source, verdict selection.Verd
 // stored, and what the base has below it stays.
 func (w *walker) closed(s *source, cause error) error {
 	st, err := s.dir.lstat(s.name)
-	if err != nil || typeOf(st.Mode) != chain.Dir {
+	if err != nil || typeOf(uint32(st.Mode)) != chain.Dir {
 		return w.lost(s.Path, cause)
 	}
 	w.facts.fill(s, &st)
@@ -231,7 +231,7 @@ func (w *walker) judge(d *directory, p chain.Path, name string, st *unix.Stat_t)
 		return selection.Include
 	}
 	return w.sel.Judge(p, selection.Facts{
-		Type: typeOf(st.Mode), Mtime: int64(st.Mtim.Sec), OtherFS: uint64(st.Dev) != w.root,
+		Type: typeOf(uint32(st.Mode)), Mtime: int64(st.Mtim.Sec), OtherFS: uint64(st.Dev) != w.root,
 		Holds: func(child string) bool { return d.holds(name, child) },
 	})
 }

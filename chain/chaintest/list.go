@@ -143,7 +143,7 @@ func Disk(t testing.TB, dir string) []string {
 // diskLine makes the line of a real file.
 func diskLine(t testing.TB, name string, p chain.Path, st *unix.Stat_t) string {
 	t.Helper()
-	e := chain.Entry{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid}
+	e := chain.Entry{Mode: uint32(st.Mode) & 0o7777, UID: st.Uid, GID: st.Gid}
 	e.Mtime.Sec = int64(st.Mtim.Sec)
 	e.Mtime.Nsec = int32(st.Mtim.Nsec)
 	e.Major, e.Minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))

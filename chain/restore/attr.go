@@ -3,7 +3,6 @@ package restore
 import (
 	"errors"
 	"fmt"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -113,24 +112,14 @@ func (h handle) chmod(mode uint32) error {
 	if h.fd >= 0 {
 		return unix.Fchmod(h.fd, mode)
 	}
-	fd, err := unix.Openat(h.dir, h.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.Chmod(procPath(fd), mode)
+	return chmodAt(h.dir, h.name, mode, 0)
 }
 
 // setTimes sets the modification time, and leaves the access time.
 func (h handle) setTimes(t chain.Time) error {
-	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: t.Sec, Nsec: int64(t.Nsec)}}
+	mtime := unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)}
 	if h.fd < 0 {
-		return unix.UtimesNanoAt(h.dir, h.name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
+		return utimesAt(h.dir, h.name, mtime)
 	}
-	// utimensat without a path is futimens; unix does not offer that.
-	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(h.fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return futimes(h.fd, mtime)
 }

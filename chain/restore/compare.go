@@ -104,13 +104,13 @@ func linkText(path chain.Path, n *chain.Node, d *onDisk) (string, error) {
 // attributes.
 func (v *verify) attrText(path chain.Path, n *chain.Node, d *onDisk) string {
 	uid, gid := v.owners.of(&n.Entry)
-	mode := d.st.Mode & 0o7777
+	mode := uint32(d.st.Mode) & 0o7777
 	if mode != n.Mode&0o7777 || d.st.Uid != uid || d.st.Gid != gid {
 		return fmt.Sprintf("File %s has permissions %d:%d %o, expected %d:%d %o",
 			path, d.st.Uid, d.st.Gid, mode, uid, gid, n.Mode&0o7777)
 	}
 	if n.Type == chain.CharDevice || n.Type == chain.BlockDevice {
-		major, minor := unix.Major(d.st.Rdev), unix.Minor(d.st.Rdev)
+		major, minor := unix.Major(uint64(d.st.Rdev)), unix.Minor(uint64(d.st.Rdev))
 		if major != n.Major || minor != n.Minor {
 			return fmt.Sprintf("Device file %s has numbers (%d, %d), expected (%d, %d)", path, major, minor, n.Major, n.Minor)
 		}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -139,12 +138,7 @@ func makeDir(parent int, name string, force bool) (int, error) {
 func takeDir(parent int, name string) (int, error) {
 	fd, err := unix.Openat(parent, name, dirFlags|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, unix.EACCES) {
-		path, perr := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if perr != nil {
-			return -1, perr
-		}
-		defer unix.Close(path)
-		if unix.Chmod(procPath(path), newDirMode) != nil {
+		if chmodAt(parent, name, newDirMode, unix.O_DIRECTORY) != nil {
 			return -1, err
 		}
 		fd, err = unix.Openat(parent, name, dirFlags|unix.O_NOFOLLOW, 0)
@@ -161,12 +155,9 @@ func letWrite(fd int) {
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) == nil && st.Mode&newDirMode != newDirMode {
 		// In vain if it is another's; then making entries in it fails and says so.
-		_ = unix.Fchmod(fd, st.Mode&0o7777|newDirMode)
+		_ = unix.Fchmod(fd, uint32(st.Mode)&0o7777|newDirMode)
 	}
 }
-
-// procPath is a path of what fd is open on, without following anything.
-func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // exists makes EEXIST an ErrExists.
 func exists(err error) error {

@@ -91,7 +91,7 @@ func (r *run) make(ctx context.Context, s *streamer, t task, temp string) error 
 			return wrap("make symlink", err)
 		}
 	case chain.Fifo:
-		if err := unix.Mknodat(t.dir.fd, temp, unix.S_IFIFO|0o600, 0); err != nil {
+		if err := mknodAt(t.dir.fd, temp, unix.S_IFIFO|0o600, 0); err != nil {
 			return wrap("make fifo", err)
 		}
 	case chain.CharDevice, chain.BlockDevice:
@@ -103,7 +103,7 @@ func (r *run) make(ctx context.Context, s *streamer, t task, temp string) error 
 		if unix.Major(dev) != n.Major || unix.Minor(dev) != n.Minor {
 			return fmt.Errorf("no such device number: %d:%d", n.Major, n.Minor)
 		}
-		if err := unix.Mknodat(t.dir.fd, temp, kind|0o600, int(dev)); err != nil {
+		if err := mknodAt(t.dir.fd, temp, kind|0o600, int(dev)); err != nil {
 			return wrap("make device", err)
 		}
 	default:
@@ -238,8 +238,7 @@ func (r *run) place(dir int, temp, name string) error {
 
 // renameNew renames to a name that nothing has, else it is EEXIST.
 func renameNew(dir int, temp, name string) error {
-	err := unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+	if able, err := renameExclusive(dir, temp, name); able {
 		return err
 	}
 	// The file system cannot: look first.

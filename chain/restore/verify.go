@@ -237,12 +237,7 @@ func resolve(target string) (string, error) {
 		}
 		return "", &fs.PathError{Op: "stat", Path: target, Err: err}
 	}
-	fd, err := unix.Open(target, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", &fs.PathError{Op: "open", Path: target, Err: err}
-	}
-	defer unix.Close(fd)
-	return os.Readlink(procPath(fd))
+	return realPath(target)
 }
 
 // entry verifies n against d, either of which may be nil, and what is below.

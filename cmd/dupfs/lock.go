@@ -20,7 +20,7 @@ func (a *archive) lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("archive directory: %w", err)
 	}
-	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
+	err = unix.FcntlFlock(f.Fd(), setLock, &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart})
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
 		who, _ := io.ReadAll(io.LimitReader(f, 32)) // only to be helpful

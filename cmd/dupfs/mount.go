@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"dupfs/chain"
 	"dupfs/fusefs"
@@ -214,7 +213,7 @@ func (e *environ) sayReady() error {
 	}
 	defer null.Close()
 	for fd := range 3 { // a write to the pipe would kill us once the parent is gone
-		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+		if err := dup(int(null.Fd()), fd); err != nil {
 			return err
 		}
 	}

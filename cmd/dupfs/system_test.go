@@ -57,7 +57,7 @@ func TestMountHelper(t *testing.T) {
 		var st unix.Stat_t
 		if err := unix.Stat(w.path("mnt/snapshots/latest/file"), &st); err != nil {
 			t.Error(err)
-		} else if st.Uid != c.uid || st.Gid != c.gid || st.Mode&0o7777 != c.mode {
+		} else if st.Uid != c.uid || st.Gid != c.gid || uint32(st.Mode)&0o7777 != c.mode {
 			t.Errorf("%s: %d:%d %o", c.options, st.Uid, st.Gid, st.Mode&0o7777)
 		}
 		table, err := os.ReadFile("/proc/self/mounts")
