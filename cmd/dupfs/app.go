@@ -48,6 +48,7 @@ func newApp(e *environ) *cli.App {
 			indexCommand(e),
 			compactCommand(e),
 			doctorCommand(e),
+			drillCommand(e),
 			listFilesCommand(e),
 			collectionStatusCommand(e),
 			removeOlderCommand(e),
