@@ -133,13 +133,14 @@ probably isn't what you meant.`, what, rule.Rule)
 	return err
 }
 
-// restoring returns what is told of each entry that is restored, nil if nobody
-// listens.
-func (e *environ) restoring() func(chain.Path, chain.Type) {
+// restoring returns what is told of each entry that is restored, by its path
+// below top, nil if nobody listens.
+func (e *environ) restoring(top chain.Path) func(chain.Path, chain.Type) {
 	if !e.machine.on() && e.level < levelInfo {
 		return nil
 	}
 	return func(p chain.Path, t chain.Type) {
+		p = relative(top, p)
 		e.say(message{
 			level: levelInfo, code: infoWriting, extra: logName(p.String()) + " " + typeWord(t),
 			format: "Writing %s of type %s", args: []any{name(p.String()), typeWord(t)},

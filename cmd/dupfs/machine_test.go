@@ -16,12 +16,13 @@ import (
 // side by side, each in a directory of its own.
 type pair struct {
 	*world
+	t    *testing.T
 	ours string // dupfs as duplicity
 }
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{world: newWorld(t)}
+	p := &pair{world: newWorld(t), t: t}
 	p.ours = p.path("duplicity")
 	if err := os.Symlink(binary, p.ours); err != nil {
 		t.Fatal(err)

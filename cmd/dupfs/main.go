@@ -180,6 +180,12 @@ func (e *environ) report(err error) int {
 		return exitOK
 	}
 	status, hint := classify(err)
+	if e.duplicity && status == exitIncomplete {
+		// Duplicity warns of what it left out, and front ends take any other
+		// exit status for no backup at all.
+		e.say(message{level: levelWarning, format: "%s", args: []any{name(err.Error())}})
+		return exitOK
+	}
 	if text := err.Error(); text != "" {
 		extra, words := duplicityWords(err, status)
 		e.machine.write(&message{level: levelError, code: status, extra: extra, format: "%s", args: []any{words}})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 
@@ -14,6 +15,7 @@ import (
 	"dupfs/backends"
 	"dupfs/chain"
 	"dupfs/chain/restore"
+	"dupfs/chain/selection"
 )
 
 func restoreCommand(e *environ) *cli.Command {
@@ -36,6 +38,12 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	p, err := archivePath(c.String("path-to-restore"))
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(selectionFlags(nil), func(f cli.Flag) bool { return f.Names()[0] != "null-separator" && c.IsSet(f.Names()[0]) }) {
+		e.warnAs(message{
+			level:  levelWarning,
+			format: "Command line warning: Selection options --exclude/--include\ncurrently work only when backing up,not restoring.",
+		}, "--include and --exclude mean nothing for a restore: everything is restored; see --path-to-restore")
 	}
 	if err := freeTarget(args[1]); err != nil && !c.Bool("force") {
 		return err
@@ -76,7 +84,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 			}
 			e.unrestored(p, err)
 		},
-		Begin: e.restoring(),
+		Begin: e.restoring(p),
 	})
 	stop()
 	volumes(err == nil)
@@ -119,6 +127,7 @@ func freeTarget(dir string) error {
 }
 
 func verifyCommand(e *environ) *cli.Command {
+	rules := &ruleList{env: e}
 	return &cli.Command{
 		Name:      "verify",
 		Usage:     "read everything at a time, checking every byte; with --compare-data compare it with DIR",
@@ -126,16 +135,16 @@ func verifyCommand(e *environ) *cli.Command {
 		Description: `dupfs verify --compare-data URL ~/documents
 dupfs verify --level volumes --sample 2% URL     # each night: all of it in seven weeks
 dupfs verify --all-points URL                    # every version of every file`,
-		Flags: slices.Concat(archiveFlags(), auditFlags(), []cli.Flag{
+		Flags: slices.Concat(archiveFlags(), auditFlags(), selectionFlags(rules), []cli.Flag{
 			timeFlag(), pathFlag(),
 			&cli.BoolFlag{Name: "compare-data", Usage: "compare entries, attributes and contents with DIR"},
 			currentTimeFlag(),
 		}),
-		Action: func(c *cli.Context) error { return runVerify(c.Context, e, c) },
+		Action: func(c *cli.Context) error { return runVerify(c.Context, e, c, rules.rules) },
 	}
 }
 
-func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
+func runVerify(ctx context.Context, e *environ, c *cli.Context, rules []selection.Rule) error {
 	if audits(c) {
 		return runAudit(ctx, e, c)
 	}
@@ -155,6 +164,10 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 		}
 	} else if c.Bool("compare-data") {
 		return usagef("--compare-data needs the DIR to compare with")
+	}
+	skip, err := skipUnselected(c, dir, p, rules)
+	if err != nil {
+		return err
 	}
 	a, err := e.openSaying(ctx, c, args[0])
 	if err != nil {
@@ -182,6 +195,7 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 	report, err := restore.Verify(ctx, a.snapshot, tree, p, dir, restore.VerifyOptions{
 		CompareData: c.Bool("compare-data"),
 		Progress:    counts,
+		Skip:        skip,
 		Differ:      func(p chain.Path, text string) { e.tell("Difference found: %s", name(text)) },
 		Warn:        e.unrestored,
 	})
@@ -198,4 +212,44 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context) error {
 		return fail(exitGeneric, errSaid, "")
 	}
 	return nil
+}
+
+// skipUnselected returns what tells the entries of a directory that the rules
+// leave out: for verify, as for duplicity, they are not there. Nil: none is. top
+// is what of the archive is compared with the directory.
+func skipUnselected(c *cli.Context, dir string, top chain.Path, rules []selection.Rule) (func(chain.Path, chain.Type) bool, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	sel, err := selectionOf(c, dir, rules)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	root := device(info)
+	return func(p chain.Path, _ chain.Type) bool {
+		rel := relative(top, p)
+		return rel != chain.Root && !selected(sel, dir, rel, root)
+	}, nil
+}
+
+// selected reports whether a backup of dir would have an entry. One that is
+// only looked through counts if something in it is selected.
+func selected(sel *selection.Selection, dir string, p chain.Path, root uint64) bool {
+	name := filepath.Join(dir, p.String())
+	info, err := os.Lstat(name)
+	if err != nil {
+		return true // it is compared, and is missing
+	}
+	switch sel.Judge(p, facts(name, info, root)) {
+	case selection.Include:
+		return true
+	case selection.Exclude:
+		return false
+	}
+	list, _ := os.ReadDir(name) // what cannot be read has nothing that is selected
+	return slices.ContainsFunc(list, func(d fs.DirEntry) bool { return selected(sel, dir, p.Join(d.Name()), root) })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"dupfs/chain"
 	"dupfs/chain/snapshot"
@@ -100,4 +101,16 @@ func notInArchive(err error, p chain.Path, point chain.Point) error {
 	err = worded(fmt.Errorf("%s not found in the backup of %s", p, stamp(point.Time)), "", "%s not found in archive - no files restored.", p)
 	return fail(exitNoPath, err,
 		"`dupfs history URL PATH` shows when it was there")
+}
+
+// relative returns p, which lies at or below top, as seen from there.
+func relative(top, p chain.Path) chain.Path {
+	if top == chain.Root {
+		return p
+	}
+	rel, _ := chain.ParsePath(strings.TrimPrefix(p.String(), top.String()+"/"))
+	if p == top {
+		rel = chain.Root
+	}
+	return rel
 }
