@@ -47,6 +47,9 @@ type Options struct {
 	Now   time.Time   // the set's end time, cut to whole seconds
 	Last  time.Time   // end time of the newest set in the archive, zero if none; where an incremental set starts
 	Layer chain.Layer // of volumes and signatures
+	// Forks are the end times of sets that begin where this one does, and are
+	// known. Any other one was made meanwhile, from another machine.
+	Forks []time.Time
 
 	Selection *selection.Selection // nil: everything
 	Hostname  string               // "": left out of the manifest

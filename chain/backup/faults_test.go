@@ -367,6 +367,10 @@ func (f *failing) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 	return f.Backend.Put(ctx, name, r)
 }
 
+func (f *failing) PutNew(ctx context.Context, name string, r io.ReadSeeker) error {
+	return f.Put(ctx, name, r)
+}
+
 func (f *failing) Delete(ctx context.Context, name string) error {
 	if f.deletes != nil {
 		return f.deletes

@@ -157,7 +157,7 @@ func (r *run) all(parent context.Context, st *store.Store) error {
 		cancel(err)
 		cause := context.Cause(ctx)
 		_ = set.uploads.Wait() // its error is the cause, or comes after it
-		return errors.Join(cause, set.retreat(parent))
+		return errors.Join(cause, set.retreat(parent, cause))
 	}
 	if err := r.endJournal(); err != nil {
 		r.stats.JournalErr = err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"sync"
 	"time"
@@ -49,7 +50,8 @@ type setWriter struct {
 	uploads   errgroup.Group
 	uploadCtx context.Context
 	mu        sync.Mutex
-	started   []chain.Stored // files whose upload was begun
+	started   []chain.Stored  // files whose upload was begun
+	arrived   map[string]bool // those by name whose upload succeeded
 
 	sigFile   *store.Writer
 	sigs      *sigtar.Writer
@@ -61,7 +63,7 @@ type setWriter struct {
 
 // newSetWriter begins a set. ctx ends the uploads.
 func newSetWriter(ctx context.Context, r *run, st *store.Store) (_ *setWriter, err error) {
-	s := &setWriter{run: r, st: st, uploadCtx: ctx, name: r.name, changes: newChangeList(r.o.TempDir)}
+	s := &setWriter{run: r, st: st, uploadCtx: ctx, name: r.name, arrived: map[string]bool{}, changes: newChangeList(r.o.TempDir)}
 	s.layouts = &spool{dir: r.o.TempDir}
 	defer func() {
 		if err != nil {
@@ -251,15 +253,22 @@ func readBlob(r *bufio.Reader) ([]byte, error) {
 // there.
 func (s *setWriter) upload(w *store.Writer) error {
 	defer w.Abort()
-	s.mu.Lock()
-	s.started = append(s.started, chain.Stored{Name: w.Name(), Size: w.Size()})
-	s.mu.Unlock()
 	if err := s.uploadCtx.Err(); err != nil {
 		return context.Cause(s.uploadCtx)
 	}
-	if err := w.Upload(s.uploadCtx); err != nil {
+	s.mu.Lock()
+	s.started = append(s.started, chain.Stored{Name: w.Name(), Size: w.Size()})
+	s.mu.Unlock()
+	err := w.UploadNew(s.uploadCtx)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s: %w", w.Name().File, ErrRival)
+	}
+	if err != nil {
 		return fmt.Errorf("upload: %w", err)
 	}
+	s.mu.Lock()
+	s.arrived[w.Name().File] = true
+	s.mu.Unlock()
 	s.o.Progress.BytesStored.Add(w.Size())
 	return nil
 }
@@ -288,6 +297,9 @@ func (s *setWriter) commit(ctx context.Context) error {
 	if err := s.uploads.Wait(); err != nil {
 		return err
 	}
+	if err := s.alone(ctx, true); err != nil {
+		return err
+	}
 	if err := s.sigs.Close(); err != nil {
 		return fmt.Errorf("signatures: %w", err)
 	}
@@ -307,7 +319,10 @@ func (s *setWriter) commit(ctx context.Context) error {
 	if err := s.upload(s.indexFile); err != nil {
 		return err
 	}
-	return s.writeManifest(ctx)
+	if err := s.writeManifest(ctx); err != nil {
+		return err
+	}
+	return s.settled(ctx)
 }
 
 // writeManifest makes the set exist.
@@ -380,9 +395,12 @@ const removeTimeout = 2 * time.Minute
 
 // retreat removes what a run that failed has uploaded, but for what its journal
 // says that another one can go on with.
-func (s *setWriter) retreat(ctx context.Context) error {
+func (s *setWriter) retreat(ctx context.Context, cause error) error {
 	kept := make(map[string]bool)
-	if s.journal != nil {
+	if errors.Is(cause, ErrRival) {
+		s.disown()
+	}
+	if s.journal != nil && !errors.Is(cause, ErrRival) {
 		if s.journal.close() == nil {
 			if in, err := ReadJournal(s.journalPath()); err == nil && len(in.Kept) > 0 {
 				s.stats.Kept = len(in.Kept)

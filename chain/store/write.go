@@ -102,15 +102,43 @@ func (w *Writer) Seal() (*volume.Layout, error) {
 
 // Upload stores the sealed file and checks the size of what arrived, where
 // the backend can tell. The temporary file is gone after it.
-func (w *Writer) Upload(ctx context.Context) error {
+func (w *Writer) Upload(ctx context.Context) error { return w.upload(ctx, w.s.backend.Put) }
+
+// UploadNew is Upload for a name that nobody else may have taken: then it is
+// fs.ErrExist, and what is there stays. A store that cannot do that as one step
+// replaces it.
+func (w *Writer) UploadNew(ctx context.Context) error {
+	b, ok := w.s.backend.(backends.Exclusive)
+	if !ok {
+		return w.Upload(ctx)
+	}
+	return w.upload(ctx, func(ctx context.Context, name string, r io.ReadSeeker) error {
+		err := b.PutNew(ctx, name, r)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+		if _, err := r.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return w.s.backend.Put(ctx, name, r)
+	})
+}
+
+func (w *Writer) upload(ctx context.Context, put func(context.Context, string, io.ReadSeeker) error) error {
 	defer w.Abort()
 	if _, err := w.tmp.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("%s: %w", w.name.File, err)
 	}
-	if err := w.s.backend.Put(ctx, w.name.File, w.tmp); err != nil {
+	if err := put(ctx, w.name.File, w.tmp); err != nil {
 		return err
 	}
 	return w.s.checkSize(ctx, w.name.File, w.size)
+}
+
+// Check makes sure that a stored file is there with its size, where the
+// backend can tell.
+func (s *Store) Check(ctx context.Context, f chain.Stored) error {
+	return s.checkSize(ctx, f.File, f.Size)
 }
 
 // ErrUploadSize says that a stored file has not the size that was sent.

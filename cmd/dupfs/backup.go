@@ -396,7 +396,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	defer known.close()
 	p := &backup.Progress{}
 	o := backup.Options{
-		Now: e.clock(c), Last: a.newest(), Layer: layer(c),
+		Now: e.clock(c), Last: a.newest(), Layer: layer(c), Forks: a.forks(),
 		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		Memory:  backupMemory,
@@ -456,6 +456,21 @@ func (a *archive) newest() time.Time {
 		}
 	}
 	return t
+}
+
+// forks returns the end times of all increments.
+func (a *archive) forks() (ends []time.Time) {
+	if a.snapshot == nil {
+		return nil
+	}
+	for _, l := range a.snapshot.Collection().Lines {
+		for _, s := range l.Sets {
+			if !s.Full {
+				ends = append(ends, s.End)
+			}
+		}
+	}
+	return ends
 }
 
 // backupProgress is measured in bytes of the source: of contents for a full

@@ -9,6 +9,7 @@ import (
 	"dupfs/backends"
 	"dupfs/backends/all"
 	"dupfs/chain"
+	"dupfs/chain/backup"
 	"dupfs/chain/pgp"
 	"dupfs/chain/restore"
 	"dupfs/chain/snapshot"
@@ -89,6 +90,7 @@ func classes() []class {
 		{backends.ErrAuth, exitConnection, "check the credentials in the environment"},
 		{backends.ErrNoSpace, exitNoSpace, "free space there, or name another place; what was there before is untouched"},
 		{syscall.ENOSPC, exitNoSpace, "free space, or name another place with --tempdir, --archive-dir or the target"},
+		{backup.ErrRival, exitUser, "run it again: it then builds on the other one"},
 		{fusefs.ErrNotEmpty, exitUser, "mount on an empty directory"},
 		{fusefs.ErrMounted, exitUser, "unmount it first: dupfs umount DIR"},
 		{backends.ErrTransient, exitBackend, "the store did not answer as it should; try again later, or see --timeout and --num-retries"},
