@@ -165,6 +165,7 @@ test)
 	need gnome-keyring-daemon gnome-keyring
 	need secret-tool libsecret-tools
 	need rdiff rdiff
+	need strace strace
 	need setfattr attr
 	need setfacl acl
 	need patch patch

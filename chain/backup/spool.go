@@ -2,9 +2,10 @@ package backup
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
+
+	"dupfs/chain/store"
 )
 
 // spoolMemory is how much a spool keeps in memory, in bytes.
@@ -38,13 +39,9 @@ func (s *spool) Write(p []byte) (int, error) {
 
 // open moves what is in memory to a file.
 func (s *spool) open() error {
-	f, err := os.CreateTemp(s.dir, "dupfs-*")
+	f, err := store.TempFile(s.dir)
 	if err != nil {
-		return fmt.Errorf("temporary file: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return fmt.Errorf("temporary file: %w", err)
+		return err
 	}
 	s.file = f
 	if _, err := f.Write(s.mem.Bytes()); err != nil {

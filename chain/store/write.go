@@ -67,17 +67,7 @@ func (s *Store) encrypter() (*pgp.Encrypter, error) {
 }
 
 // temp returns a file that is gone when it is closed, or the process dies.
-func (s *Store) temp() (*os.File, error) {
-	f, err := os.CreateTemp(s.opts.TempDir, "dupfs-*")
-	if err != nil {
-		return nil, fmt.Errorf("temporary file: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("temporary file: %w", err)
-	}
-	return f, nil
-}
+func (s *Store) temp() (*os.File, error) { return TempFile(s.opts.TempDir) }
 
 // Name returns the name the file will be stored under.
 func (w *Writer) Name() chain.Name { return w.name }

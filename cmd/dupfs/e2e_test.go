@@ -21,6 +21,9 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if os.Getenv(dyingVariable) != "" {
+		return dying()
+	}
 	dir, err := os.MkdirTemp("", "dupfs-bin")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"encoding/gob"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"os"
 
 	"dupfs/chain/backup"
 	"dupfs/chain/snapshot"
+	"dupfs/chain/store"
 )
 
 // knownSpool keeps what a backup learned of the source, on disk, until the
@@ -23,13 +23,9 @@ type knownSpool struct {
 
 // newKnownSpool returns an empty spool in a directory.
 func newKnownSpool(dir string) (*knownSpool, error) {
-	f, err := os.CreateTemp(dir, "dupfs-*")
+	f, err := store.TempFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("temporary file: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("temporary file: %w", err)
+		return nil, err
 	}
 	w := bufio.NewWriterSize(f, 64<<10)
 	return &knownSpool{f, w, gob.NewEncoder(w)}, nil

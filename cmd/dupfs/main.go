@@ -22,6 +22,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"dupfs/backends"
 )
 
 // version is set by the linker in releases.
@@ -43,6 +45,8 @@ type environ struct {
 	terminal       bool     // progress may be shown on stderr
 	screen         bool     // stdout is a terminal
 	args           []string // the command line, with its secrets
+	// wrap lets a test stand between a command and its store; nil: nothing does.
+	wrap func(backends.Backend) backends.Backend
 
 	level      int  // of --verbosity
 	timestamps bool // --log-timestamp

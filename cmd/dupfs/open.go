@@ -51,6 +51,9 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 	if err != nil {
 		return nil, openError(err, all.Redact(url))
 	}
+	if e.wrap != nil {
+		backend = e.wrap(backend)
+	}
 	a, err := e.newArchive(c, url)
 	if err != nil {
 		return nil, err
