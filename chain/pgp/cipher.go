@@ -1,7 +1,6 @@
 package pgp
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
 	"fmt"
@@ -35,11 +34,11 @@ func specOf(number byte) cipherSpec {
 	case 4:
 		return cipherSpec{"Blowfish", 16, 8, func(k []byte) (cipher.Block, error) { return blowfish.NewCipher(k) }}
 	case 7:
-		return cipherSpec{"AES128", 16, 16, aes.NewCipher}
+		return cipherSpec{"AES128", 16, 16, newAES}
 	case 8:
-		return cipherSpec{"AES192", 24, 16, aes.NewCipher}
+		return cipherSpec{"AES192", 24, 16, newAES}
 	case AES256:
-		return cipherSpec{"AES256", 32, 16, aes.NewCipher}
+		return cipherSpec{"AES256", 32, 16, newAES}
 	case 10:
 		return cipherSpec{"Twofish", 32, 16, func(k []byte) (cipher.Block, error) { return twofish.NewCipher(k) }}
 	case 11:

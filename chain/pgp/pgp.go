@@ -106,6 +106,17 @@ func begins(plain []byte) bool {
 // overlap it. iv is the block of ciphertext before src. Both slices have the
 // same length, which need not be whole blocks.
 func DecryptCFB(b cipher.Block, dst, src, iv []byte) {
+	if n := decryptMost(b, dst, src); n > 0 {
+		size := b.BlockSize()
+		decryptCFB(b, dst[:size], src[:size], iv)
+		decryptCFB(b, dst[n:], src[n:], src[n-size:n])
+		return
+	}
+	decryptCFB(b, dst, src, iv)
+}
+
+// decryptCFB is DecryptCFB, block by block.
+func decryptCFB(b cipher.Block, dst, src, iv []byte) {
 	size := b.BlockSize()
 	// The key stream is the encrypted ciphertext, one block late.
 	i := 0

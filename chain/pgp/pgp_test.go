@@ -162,6 +162,55 @@ func TestCFB(t *testing.T) {
 	}
 }
 
+// TestDecryptCFB holds what is decrypted side by side against the standard
+// library: all lengths around the groups, keys of all sizes, any alignment, and
+// not a byte beyond the end.
+func TestDecryptCFB(t *testing.T) {
+	rng := rand.NewChaCha8([32]byte{1})
+	for _, keyLen := range []int{16, 24, 32} {
+		for n := range 600 {
+			if n > 300 && n%7 > 0 {
+				continue
+			}
+			key, iv, plain := make([]byte, keyLen), make([]byte, aes.BlockSize), make([]byte, n)
+			for _, b := range [][]byte{key, iv, plain} {
+				rng.Read(b)
+			}
+			block, err := aes.NewCipher(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored := make([]byte, n+n%16)[n%16:]
+			//lint:ignore SA1019 the mode that OpenPGP prescribes
+			cipher.NewCFBEncrypter(block, iv).XORKeyStream(stored, plain) //nolint:staticcheck // the oracle
+			ours, err := newAES(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := bytes.Repeat([]byte{0xa5}, n+40)
+			if DecryptCFB(ours, out[:n:n], stored, iv); !bytes.Equal(out[:n], plain) {
+				t.Errorf("AES-%d, %d bytes: decrypted otherwise", 8*keyLen, n)
+			}
+			if !bytes.Equal(out[n:], bytes.Repeat([]byte{0xa5}, 40)) {
+				t.Errorf("AES-%d, %d bytes: written beyond the end", 8*keyLen, n)
+			}
+		}
+	}
+}
+
+// BenchmarkDecryptCFB decrypts what a chunk holds.
+func BenchmarkDecryptCFB(b *testing.B) {
+	block, err := Session{AES256, make([]byte, 32)}.Block()
+	if err != nil {
+		b.Fatal(err)
+	}
+	src, dst, iv := make([]byte, 160<<10), make([]byte, 160<<10), make([]byte, 16)
+	b.SetBytes(int64(len(src)))
+	for b.Loop() {
+		DecryptCFB(block, dst, src, iv)
+	}
+}
+
 // message is a message with a session key of e's and some text.
 func message(t testing.TB, e *Encrypter, inner string) []byte {
 	t.Helper()
