@@ -256,3 +256,70 @@ func (c *Catalog) Unknown(ctx context.Context, ord int, fn func(version int64) e
 		}
 	}
 }
+
+// Unhashed is a file whose content is known but not hashed.
+type Unhashed struct{ Version, Size int64 }
+
+// Unhashed returns the files up to the point ord whose runs are known but whose
+// content has no hash, of at most limit versions after the version after, and
+// the version to go on from; 0 if these were the last. The versions of a path
+// are neighbours.
+func (c *Catalog) Unhashed(ctx context.Context, ord int, after int64, limit int) (files []Unhashed, next int64, err error) {
+	rows, err := c.r.QueryContext(context.WithoutCancel(ctx), selectRow+`WHERE id>? ORDER BY id LIMIT ?`, after, limit)
+	if err != nil {
+		return nil, 0, bad(err)
+	}
+	defer rows.Close()
+	seen := 0
+	for ; rows.Next(); seen++ {
+		var r row
+		if err := r.scan(rows); err != nil {
+			return nil, 0, err
+		}
+		next = r.id
+		if chain.Type(r.kind&7) != chain.File || !r.known || OrdOf(r.id) > ord {
+			continue
+		}
+		var rec Record
+		if err := r.record(&rec); err != nil {
+			return nil, 0, err
+		}
+		if !rec.HasHash {
+			files = append(files, Unhashed{r.id, r.size})
+		}
+	}
+	if seen < limit {
+		next = 0
+	}
+	return files, next, bad(rows.Err())
+}
+
+// SetHashes adds the hashes of contents to versions that have none.
+func (c *Catalog) SetHashes(ctx context.Context, hashes map[int64][32]byte) error {
+	if len(hashes) == 0 {
+		return nil
+	}
+	return c.write(ctx, func(tx *sql.Tx) error {
+		get, err := tx.Prepare(selectRow + `WHERE id=?`)
+		if err != nil {
+			return bad(err)
+		}
+		set, err := tx.Prepare(`UPDATE versions SET meta=?, sum=? WHERE id=?`)
+		if err != nil {
+			return bad(err)
+		}
+		for version, hash := range hashes {
+			var r row
+			if err := r.scan(get.QueryRow(version)); err != nil {
+				return err
+			}
+			if err := r.setHash(hash); err != nil {
+				return err
+			}
+			if _, err := set.Exec(r.meta, r.checksum(), r.id); err != nil {
+				return bad(err)
+			}
+		}
+		return nil
+	})
+}

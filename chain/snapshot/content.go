@@ -74,6 +74,8 @@ func (c *content) ReadAt(ctx context.Context, p []byte, off int64) (int, error) 
 	return done, eof
 }
 
+var errShort = errors.New("it is shorter than its size")
+
 // read reads what one list of extents covers, at least a byte.
 func (c *content) read(ctx context.Context, p []byte, off int64) (n int, err error) {
 	err = c.line.doVersion(ctx, c.id, func(cat *index.Catalog) error {
@@ -82,7 +84,7 @@ func (c *content) read(ctx context.Context, p []byte, off int64) (n int, err err
 			return err
 		}
 		if found == 0 {
-			return c.corrupt(ctx, cat, errors.New("it is shorter than its size"))
+			return c.corrupt(ctx, cat, errShort)
 		}
 		n, err = c.fetch(ctx, cat, p[:found], ext)
 		return err

@@ -226,14 +226,28 @@ func (l *line) pass(ctx context.Context, c *index.Catalog, ord int, v *index.Vol
 
 // LearnAll reads every set, and every volume that was not read yet, of all
 // lines, so that nothing needs to be read again to know names, sizes and where
-// the bytes are. What is damaged is noted and left out.
+// the bytes are; and then those files whose content nobody has hashed: deltas,
+// and what lies in several volumes. What is damaged is noted and left out.
 func (a *Archive) LearnAll(ctx context.Context) error {
 	// All sets first: how much there is to read is known then.
 	err := a.eachSet(ctx, func(l *line, c *index.Catalog, ord int) error { return l.expect(ctx, c, ord) })
 	if err != nil {
 		return err
 	}
-	return a.eachSet(ctx, func(l *line, c *index.Catalog, ord int) error { return l.learnSet(ctx, c, ord) })
+	last := map[*line]int{}
+	err = a.eachSet(ctx, func(l *line, c *index.Catalog, ord int) error {
+		last[l] = ord
+		return l.learnSet(ctx, c, ord)
+	})
+	if err != nil {
+		return err
+	}
+	for l, ord := range last {
+		if err := l.do(ctx, ord, func(c *index.Catalog) error { return l.hashAll(ctx, c, ord) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // eachSet calls fn for all sets of all lines, once they are merged. A line ends
