@@ -22,6 +22,9 @@ const maxXattr = 64 << 10
 // fact answers one of them. It asks the catalog and the caches, never the
 // archive.
 func (f *fileSystem) fact(cancel <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if isDir(in.NodeId) && name == "damaged" {
+		return f.pointDamage(in.NodeId, dest)
+	}
 	if !isVersion(in.NodeId) {
 		return 0, fuse.ENODATA
 	}
@@ -42,6 +45,17 @@ func (f *fileSystem) fact(cancel <-chan struct{}, in *fuse.InHeader, name string
 		return 0, fuse.ENODATA
 	}
 	return fill(dest, []byte(value))
+}
+
+// pointDamage answers why a point cannot be trusted to be whole: an attribute of
+// its top directory.
+func (f *fileSystem) pointDamage(id uint64, dest []byte) (uint32, fuse.Status) {
+	number, dir := splitDir(id)
+	p := f.points.current(f.base).byNumber[number]
+	if dir != rootDir || p == nil || p.Damage == "" {
+		return 0, fuse.ENODATA
+	}
+	return fill(dest, []byte(p.Damage[:min(len(p.Damage), maxXattr)]))
 }
 
 // factValue spells a fact, "" if there is none of that name or nothing to say.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -84,12 +85,21 @@ func (f *fileSystem) node(ctx context.Context, id uint64) (chain.Node, error) {
 	case isDir(id):
 		point, dir := splitDir(id)
 		tree, err := f.forest.Tree(ctx, point)
-		if err != nil {
+		switch {
+		case isCorrupt(err) && dir == rootDir:
+			return brokenTop(), nil
+		case err != nil:
 			return chain.Node{}, err
 		}
 		return tree.Dir(ctx, dir)
 	}
 	return chain.Node{}, errStale
+}
+
+// brokenTop stands for the top directory of a point that cannot be read: it can
+// be seen, not listed.
+func brokenTop() chain.Node {
+	return chain.Node{Entry: chain.Entry{Type: chain.Dir, Mode: 0o555, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}, Dir: rootDir, Nlink: 1}
 }
 
 // Lookup meets fuse.RawFileSystem. What is not in a tree will never be.

@@ -257,13 +257,22 @@ func (f *fileSystem) lookupPoint(ctx context.Context, parent uint64, name string
 		return fs.ErrNotExist
 	}
 	root, err := f.top(ctx, p)
+	broken := isCorrupt(err)
+	if broken {
+		n := brokenTop()
+		n.Mtime = chain.TimeOf(p.Time)
+		root, err = &n, nil
+	}
+	if err == nil {
+		err = f.setEntry(out, p.Number, root)
+	}
 	if err != nil {
 		return err
 	}
-	if err := f.setEntry(out, p.Number, root); err != nil {
-		return err
-	}
 	out.SetEntryTimeout(shortTime)
+	if broken {
+		out.SetAttrTimeout(shortTime)
+	}
 	return nil
 }
 

@@ -27,14 +27,15 @@ type sighting struct {
 	path int64
 }
 
-// newestFirst returns the lines, that of the newest point first.
+// newestFirst returns the lines, that of the newest point first. Points that
+// nobody can read are in none.
 func (a *Archive) newestFirst() []sighting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var all []sighting
 	for i := len(a.points) - 1; i >= 0; i-- {
 		p := &a.points[i]
-		if !slices.ContainsFunc(all, func(s sighting) bool { return s.line == p.line }) {
+		if p.line != nil && !slices.ContainsFunc(all, func(s sighting) bool { return s.line == p.line }) {
 			all = append(all, sighting{line: p.line, last: p.ord})
 		}
 	}
@@ -259,7 +260,7 @@ func (a *Archive) Needed(number uint32) []*chain.Set {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, p := range a.points {
-		if p.Number == number {
+		if p.Number == number && p.line != nil {
 			p.line.mu.Lock()
 			defer p.line.mu.Unlock()
 			return p.line.sets[:min(p.ord+1, len(p.line.sets))]

@@ -132,6 +132,12 @@ func testFixture(t *testing.T, f fixture) {
 				if _, err := os.ReadDir(point); err == nil {
 					t.Errorf("%s can be listed, but its set is not whole", point)
 				}
+				if _, err := os.Lstat(point); err == nil { // it has a manifest
+					if reason := fact(t, point, "damaged"); !strings.Contains(reason, "missing") {
+						t.Errorf("%s: damaged %q", point, reason)
+					}
+				}
+				w.sh("find " + mnt + "/versions " + mnt + "/deleted > walk && grep -q 2 walk")
 				r := w.exec(nil, binary, "restore", "--time", at, url, w.path("absent"))
 				if r.code == exitOK && !strings.Contains(r.stderr, "warning: ") {
 					t.Errorf("an older state was restored in silence: %s", r.stderr)
