@@ -61,7 +61,8 @@ func runAudit(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	if level == "list" {
-		fmt.Fprintf(e.stdout, "Verify complete: %s listed, %s found.\n", plural(int64(len(files)), "file"), plural(int64(bad), "flaw"))
+		e.verified(c, verifyLine{Files: int64(len(files)), Flaws: int64(bad)},
+			"Verify complete: %s listed, %s found.", plural(int64(len(files)), "file"), plural(int64(bad), "flaw"))
 	} else if bad, err = a.auditFiles(ctx, c, files, bad); err != nil {
 		return err
 	}
@@ -180,8 +181,11 @@ func (a *archive) auditFiles(ctx context.Context, c *cli.Context, files []audit.
 	if err := led.Save(files); err != nil {
 		return bad, err
 	}
-	fmt.Fprintf(e.stdout, "Verify complete: %s read, %s, %s found.\n", plural(int64(len(picked)), "file"), size(total.Load()), plural(int64(bad), "flaw"))
-	fmt.Fprintln(e.stdout, coverageText(led.Coverage(files)))
+	e.verified(c, verifyLine{Files: int64(len(picked)), Bytes: total.Load(), Flaws: int64(bad)},
+		"Verify complete: %s read, %s, %s found.", plural(int64(len(picked)), "file"), size(total.Load()), plural(int64(bad), "flaw"))
+	if !c.Bool("json") {
+		fmt.Fprintln(e.stdout, coverageText(led.Coverage(files)))
+	}
 	return bad, nil
 }
 
@@ -235,7 +239,8 @@ func verifyAllPoints(ctx context.Context, e *environ, c *cli.Context, url string
 		}
 	}
 	stop()
-	fmt.Fprintf(e.stdout, "Verify complete: %s of %s read, %s found.\n", plural(files, "version"), plural(int64(len(points)), "point"), plural(failed, "flaw"))
+	e.verified(c, verifyLine{Files: files, Points: int64(len(points)), Bytes: counts.Bytes.Load(), Flaws: failed},
+		"Verify complete: %s of %s read, %s found.", plural(files, "version"), plural(int64(len(points)), "point"), plural(failed, "flaw"))
 	if failed > 0 {
 		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(failed)), "the warnings above name it; `dupfs doctor URL` says what can be done")
 	}

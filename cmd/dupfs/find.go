@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -21,12 +20,12 @@ func findCommand(e *environ) *cli.Command {
 		Usage:     "find entries by name; a pattern with a slash is matched against the whole path",
 		ArgsUsage: "URL PATTERN",
 		Description: `dupfs find URL '*.odt'
-dupfs find --all-points URL 'letter*'    also what is gone since`,
+dupfs find --all-points URL 'letter*'    also what is gone since
+Exit status 1 if nothing was found.`,
 		Flags: slices.Concat(archiveFlags(), []cli.Flag{
-			timeFlag(), jsonFlag(),
+			timeFlag(), jsonFlag(), longFlag(), humanFlag(),
 			&cli.BoolFlag{Name: "all-points", Usage: "at every time there is a backup of"},
-			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "with type, mode, owner, size and time"},
-			currentTimeFlag(),
+			colorFlag(), currentTimeFlag(),
 		}),
 		Action: func(c *cli.Context) error { return runFind(c.Context, e, c) },
 	}
@@ -73,15 +72,19 @@ func runFind(ctx context.Context, e *environ, c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		show := e.lister(c, out)
+		at := ""
+		if c.Bool("all-points") {
+			at = stamp(p.Time)
+		}
+		show, err := e.lister(c, out, at)
+		if err != nil {
+			return err
+		}
 		err = walk(ctx, t, chain.Root, true, func(n chain.Node) error {
 			if !matches(n.Path) {
 				return nil
 			}
 			found = true
-			if len(points) > 1 && !c.Bool("json") {
-				fmt.Fprintf(out, "%s  ", stamp(p.Time))
-			}
 			return show(n)
 		})
 		if err != nil {
@@ -148,15 +151,21 @@ func runHistory(ctx context.Context, e *environ, c *cli.Context) error {
 	if len(events) == 0 {
 		return fail(exitNoPath, fmt.Errorf("%s was never in the archive", p), "`dupfs find --all-points URL PATTERN` finds by name")
 	}
-	enc := json.NewEncoder(e.stdout)
+	colour, err := e.painter(c)
+	if err != nil {
+		return err
+	}
+	enc := encoder(e.stdout)
+	colours := map[string]paint{"new": goodPaint, "changed": midPaint, "deleted": badPaint}
 	for _, ev := range events {
+		change := colour(colours[ev.Change], fmt.Sprintf("%-8s", ev.Change))
 		switch {
 		case c.Bool("json"):
 			err = enc.Encode(ev)
 		case ev.Entry == nil:
-			_, err = fmt.Fprintf(e.stdout, "%s  %-8s\n", ev.Time, ev.Change)
+			_, err = fmt.Fprintf(e.stdout, "%s  %s\n", ev.Time, change)
 		default:
-			_, err = fmt.Fprintf(e.stdout, "%s  %-8s %s %12d %s\n", ev.Time, ev.Change, modeText(ev.node.Entry), ev.node.Size, listingTime(ev.node.Mtime))
+			_, err = fmt.Fprintf(e.stdout, "%s  %s %s %12d %s\n", ev.Time, change, modeText(ev.node.Entry), ev.node.Size, listingTime(ev.node.Mtime))
 		}
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -27,13 +28,20 @@ func lsCommand(e *environ) *cli.Command {
 		Description: `dupfs ls -l --time 3D URL home/letters
 dupfs ls --recursive --json URL | jq .path`,
 		Flags: slices.Concat(archiveFlags(), []cli.Flag{
-			timeFlag(), jsonFlag(),
-			&cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "with type, mode, owner, size and time"},
+			timeFlag(), jsonFlag(), longFlag(), humanFlag(),
 			&cli.BoolFlag{Name: "recursive", Aliases: []string{"R"}, Usage: "with everything below"},
-			currentTimeFlag(),
+			colorFlag(), currentTimeFlag(),
 		}),
 		Action: func(c *cli.Context) error { return runLs(c.Context, e, c) },
 	}
+}
+
+func longFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "long", Aliases: []string{"l"}, Usage: "with type, mode, owner, size and time"}
+}
+
+func humanFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "human-readable", Aliases: []string{"H"}, Usage: "with --long: sizes as people read them"}
 }
 
 func runLs(ctx context.Context, e *environ, c *cli.Context) error {
@@ -55,7 +63,10 @@ func runLs(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	out := bufio.NewWriter(e.stdout)
-	show := e.lister(c, out)
+	show, err := e.lister(c, out, "")
+	if err != nil {
+		return err
+	}
 	err = list(ctx, tree, p, c.Bool("recursive"), show)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = notInArchive(err, p, point)
@@ -75,19 +86,54 @@ func list(ctx context.Context, t chain.Tree, p chain.Path, deep bool, show func(
 	return children(ctx, t, n, show)
 }
 
-// lister returns what writes a node as the options say.
-func (e *environ) lister(c *cli.Context, w io.Writer) func(chain.Node) error {
+// lister returns what writes a node as the options say, with the time of its
+// point unless that is "".
+func (e *environ) lister(c *cli.Context, w io.Writer, point string) (func(chain.Node) error, error) {
+	paint, err := e.painter(c)
+	if err != nil {
+		return nil, err
+	}
+	before := ""
+	if point != "" {
+		before = point + "  "
+	}
 	switch {
 	case c.Bool("json"):
 		enc := encoder(w)
-		return func(n chain.Node) error { return enc.Encode(listingOf(n)) }
+		return func(n chain.Node) error {
+			l := listingOf(n)
+			l.Point = point
+			return enc.Encode(l)
+		}, nil
 	case c.Bool("long"):
-		return func(n chain.Node) error { return longLine(w, n) }
+		human := c.Bool("human-readable")
+		return func(n chain.Node) error { return longLine(w, before, n, human, paint) }, nil
 	}
 	return func(n chain.Node) error {
-		_, err := fmt.Fprintln(w, printable(n.Path.String()))
+		_, err := fmt.Fprintln(w, before+paintedPath(n, paint))
 		return err
+	}, nil
+}
+
+// paintedPath writes a path for a terminal, its last component in the colour of
+// what it is.
+func paintedPath(n chain.Node, paint func(paint, string) string) string {
+	dir, name := "", n.Path.String()
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		dir, name = name[:i+1], name[i+1:]
 	}
+	p := plainPaint
+	switch {
+	case n.Type == chain.Dir:
+		p = dirPaint
+	case n.Type == chain.Symlink:
+		p = linkPaint
+	case n.Type != chain.File:
+		p = nodePaint
+	case n.Mode&0o111 != 0:
+		p = execPaint
+	}
+	return paint(dimPaint, printable(dir)) + paint(p, printable(name))
 }
 
 // encoder returns what writes one JSON object a line.
@@ -97,27 +143,32 @@ func encoder(w io.Writer) *json.Encoder {
 	return enc
 }
 
-// longLine writes a node as ls -l does.
-func longLine(w io.Writer, n chain.Node) error {
+// longLine writes a node as ls -l does, with what is before it on the line.
+func longLine(w io.Writer, before string, n chain.Node, human bool, paint func(paint, string) string) error {
 	what := fmt.Sprintf("%12d", n.Size)
 	switch {
 	case n.Type == chain.CharDevice || n.Type == chain.BlockDevice:
 		what = fmt.Sprintf("%12s", fmt.Sprintf("%d, %d", n.Major, n.Minor))
 	case n.Type != chain.File:
 		what = fmt.Sprintf("%12s", "-")
+	case n.Size < 0: // damaged beyond knowing it
+		what = fmt.Sprintf("%12s", "?")
+	case human:
+		what = fmt.Sprintf("%12s", size(n.Size))
 	}
 	target := ""
 	if n.Type == chain.Symlink {
 		target = " -> " + printable(n.Link)
 	}
-	_, err := fmt.Fprintf(w, "%s %-8s %-8s %s %s %s%s\n", modeText(n.Entry), owner(n.User, n.UID), owner(n.Group, n.GID),
-		what, listingTime(n.Mtime), printable(n.Path.String()), target)
+	_, err := fmt.Fprintf(w, "%s%s %-8s %-8s %s %s %s%s\n", before, modeText(n.Entry), owner(n.User, n.UID), owner(n.Group, n.GID),
+		what, listingTime(n.Mtime), paintedPath(n, paint), target)
 	return err
 }
 
 // listing is an entry as --json writes it. Names that are not UTF-8 have
 // their bytes in path_b64, others do not need it.
 type listing struct {
+	Point     string            `json:"point,omitempty"` // with find --all-points
 	Path      string            `json:"path"`
 	PathB64   string            `json:"path_b64,omitempty"`
 	Type      string            `json:"type"`

@@ -52,6 +52,8 @@ type environ struct {
 	timestamps bool // --log-timestamp
 	machine    *machineLog
 
+	objects bool // --json: nothing else goes to stdout
+
 	configRead *config // once it was needed
 	live       bool    // the path argument is of the live file system
 	liveRoot   string  // the source it lies in, "" if the archive knows

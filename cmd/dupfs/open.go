@@ -300,6 +300,7 @@ func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 		o.S3.KMSKey = c.String("s3-kms-key-id")
 	}
 	var err error
+	e.objects = c.Bool("json")
 	if e.level, err = parseVerbosity(c.String("verbosity")); err != nil {
 		return o, err
 	}

@@ -138,7 +138,7 @@ dupfs verify --all-points URL                    # every version of every file`,
 		Flags: slices.Concat(archiveFlags(), auditFlags(), selectionFlags(rules), []cli.Flag{
 			timeFlag(), pathFlag(),
 			&cli.BoolFlag{Name: "compare-data", Usage: "compare entries, attributes and contents with DIR"},
-			currentTimeFlag(),
+			jsonFlag(), currentTimeFlag(),
 		}),
 		Action: func(c *cli.Context) error { return runVerify(c.Context, e, c, rules.rules) },
 	}
@@ -196,15 +196,23 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context, rules []selectio
 		CompareData: c.Bool("compare-data"),
 		Progress:    counts,
 		Skip:        skip,
-		Differ:      func(p chain.Path, text string) { e.tell("Difference found: %s", name(text)) },
-		Warn:        e.unrestored,
+		Differ: func(p chain.Path, text string) {
+			e.verified(c, verifyLine{Type: "difference", Path: p.String(), PathB64: bytesIfOdd(p.String()), Text: text}, "Difference found: %s", name(text))
+		},
+		Warn: func(p chain.Path, err error) {
+			e.unrestored(p, err)
+			if c.Bool("json") {
+				e.verified(c, verifyLine{Type: "damage", Path: p.String(), PathB64: bytesIfOdd(p.String()), Text: err.Error()}, "")
+			}
+		},
 	})
 	stop()
 	volumes(err == nil)
 	if err != nil {
 		return err
 	}
-	e.tell("Verify complete: %s compared, %s found.", plural(report.Compared, "file"), plural(report.Differences, "difference"))
+	e.verified(c, verifyLine{Files: report.Compared, Bytes: report.Bytes, Differences: report.Differences, Flaws: report.Failed},
+		"Verify complete: %s compared, %s found.", plural(report.Compared, "file"), plural(report.Differences, "difference"))
 	switch {
 	case report.Failed > 0:
 		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(report.Failed)), "the warnings above name it")
@@ -252,4 +260,33 @@ func selected(sel *selection.Selection, dir string, p chain.Path, root uint64) b
 	}
 	list, _ := os.ReadDir(name) // what cannot be read has nothing that is selected
 	return slices.ContainsFunc(list, func(d fs.DirEntry) bool { return selected(sel, dir, p.Join(d.Name()), root) })
+}
+
+// verifyLine is what verify --json writes: a difference, something damaged, and
+// at the end what was found in all.
+type verifyLine struct {
+	Type        string `json:"type"` // difference, damage, summary
+	Path        string `json:"path,omitempty"`
+	PathB64     string `json:"path_b64,omitempty"`
+	Text        string `json:"text,omitempty"`
+	Files       int64  `json:"files,omitempty"`
+	Points      int64  `json:"points,omitempty"`
+	Bytes       int64  `json:"bytes,omitempty"`
+	Differences int64  `json:"differences,omitempty"`
+	Flaws       int64  `json:"flaws,omitempty"`
+}
+
+// verified tells of something that verify found, as text or as JSON.
+func (e *environ) verified(c *cli.Context, l verifyLine, format string, args ...any) {
+	if !c.Bool("json") {
+		e.tell(format, args...)
+		return
+	}
+	if l.Type == "" {
+		l.Type = "summary"
+	}
+	e.outMu.Lock()
+	defer e.outMu.Unlock()
+	e.clearBar()
+	_ = encoder(e.stdout).Encode(l) // as the text: who does not listen misses it
 }

@@ -72,8 +72,11 @@ func (e *environ) say(m message) {
 	defer e.outMu.Unlock()
 	e.clearBar()
 	w := e.stdout
-	if m.level == levelError {
+	switch {
+	case m.level == levelError:
 		w = e.stderr
+	case e.objects:
+		return // stdout is for a program that reads JSON
 	}
 	e.put(w, m.level, m.line())
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +22,7 @@ func statusCommand(e *environ) *cli.Command {
 		Usage:     "show the chains, sets and volumes of the archive, and what is wrong with them",
 		ArgsUsage: "URL",
 		Flags: slices.Concat(archiveFlags(), []cli.Flag{
-			jsonFlag(),
+			jsonFlag(), colorFlag(),
 			&cli.BoolFlag{Name: "tiers", Usage: "bytes and files in each access tier"},
 			currentTimeFlag(),
 		}),
@@ -55,7 +54,7 @@ func runStatus(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	defer a.Close()
 	if c.Bool("tiers") {
-		return a.printTiers(ctx)
+		return a.printTiers(ctx, c.Bool("json"))
 	}
 	files, unknown, err := a.store.ListAll(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +71,11 @@ func runStatus(ctx context.Context, e *environ, c *cli.Context) error {
 	if c.Bool("json") {
 		return printStatusJSON(e.stdout, sets)
 	}
-	printStatus(e.stdout, a, col, sets, unknown)
+	colour, err := e.painter(c)
+	if err != nil {
+		return err
+	}
+	printStatus(e.stdout, colour, a, col, sets, unknown)
 	if led, err := a.ledger(); err == nil {
 		if cov := led.Coverage(storedOf(completeSets(col))); cov.Bytes > 0 {
 			fmt.Fprintf(e.stdout, "\n%s\n", coverageText(cov))
@@ -190,7 +193,7 @@ func (a *archive) manifest(ctx context.Context, s *chain.Set) (*manifest.Manifes
 }
 
 func printStatusJSON(w io.Writer, sets []setStatus) error {
-	enc := json.NewEncoder(w)
+	enc := encoder(w)
 	for _, s := range sets {
 		if err := enc.Encode(s); err != nil {
 			return err
@@ -199,7 +202,7 @@ func printStatusJSON(w io.Writer, sets []setStatus) error {
 	return damageStatus(sets)
 }
 
-func printStatus(w io.Writer, a *archive, col *chain.Collection, sets []setStatus, unknown []string) {
+func printStatus(w io.Writer, colour func(paint, string) string, a *archive, col *chain.Collection, sets []setStatus, unknown []string) {
 	fmt.Fprintf(w, "%s: %s\n", a.shown, plural(int64(len(col.Chains)), "chain"))
 	last := -1
 	for _, s := range sets {
@@ -216,7 +219,7 @@ func printStatus(w io.Writer, a *archive, col *chain.Collection, sets []setStatu
 		if !s.Index && s.State == "ok" {
 			index = "  (no index: slower at first)"
 		}
-		fmt.Fprintf(w, "  %s  %-11s  %10s in %-12s %-8s %s%s\n", s.Time, s.Type, size(s.Bytes), plural(int64(s.Volumes), "volume"), s.Layer, s.State, index)
+		fmt.Fprintf(w, "  %s  %-11s  %10s in %-12s %-8s %s%s\n", s.Time, s.Type, size(s.Bytes), plural(int64(s.Volumes), "volume"), s.Layer, colour(statePaint(s.State), s.State), index)
 		for _, wrong := range s.Wrong {
 			fmt.Fprintf(w, "    %s\n", printable(wrong))
 		}
@@ -227,4 +230,15 @@ func printStatus(w io.Writer, a *archive, col *chain.Collection, sets []setStatu
 	if len(unknown) > 0 {
 		fmt.Fprintf(w, "\n%s of other programs\n", plural(int64(len(unknown)), "file"))
 	}
+}
+
+// statePaint is the colour of a set's state.
+func statePaint(state string) paint {
+	switch state {
+	case "ok":
+		return goodPaint
+	case "damaged":
+		return badPaint
+	}
+	return midPaint
 }

@@ -16,14 +16,21 @@ import (
 	"dupfs/chain/manifest"
 )
 
+// tierStatus is a line of what lies in which access tier.
+type tierStatus struct {
+	Tier  string `json:"tier"` // "" for none
+	What  string `json:"what"` // volumes, metadata
+	Files int64  `json:"files"`
+	Bytes int64  `json:"bytes"`
+}
+
 // printTiers shows what lies in which access tier.
-func (a *archive) printTiers(ctx context.Context) error {
+func (a *archive) printTiers(ctx context.Context, asJSON bool) error {
 	files, err := a.store.Backend().List(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.shown, err)
 	}
-	type count struct{ files, bytes int64 }
-	tiers := map[string]*count{}
+	tiers := map[string]*tierStatus{}
 	for _, f := range files {
 		n, ok := chain.ParseName(f.Name, a.store.Prefixes())
 		if !ok {
@@ -35,10 +42,10 @@ func (a *archive) printTiers(ctx context.Context) error {
 		}
 		key := fmt.Sprintf("%-12s %-8s", orNone(f.Tier), what)
 		if tiers[key] == nil {
-			tiers[key] = &count{}
+			tiers[key] = &tierStatus{Tier: f.Tier, What: what}
 		}
-		tiers[key].files++
-		tiers[key].bytes += max(f.Size, 0)
+		tiers[key].Files++
+		tiers[key].Bytes += max(f.Size, 0)
 	}
 	keys := make([]string, 0, len(tiers))
 	for k := range tiers {
@@ -46,7 +53,13 @@ func (a *archive) printTiers(ctx context.Context) error {
 	}
 	sort.Strings(keys)
 	for _, k := range keys {
-		fmt.Fprintf(a.env.stdout, "%s %10s in %s\n", k, size(tiers[k].bytes), plural(tiers[k].files, "file"))
+		if asJSON {
+			if err := encoder(a.env.stdout).Encode(tiers[k]); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(a.env.stdout, "%s %10s in %s\n", k, size(tiers[k].Bytes), plural(tiers[k].Files, "file"))
 	}
 	return nil
 }
