@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,39 +22,67 @@ type handover struct {
 // handoverFD is where a mount in the background reads its handover.
 const handoverFD = 4
 
-// give writes the handover and closes w. It must be read meanwhile.
-func (h handover) give(w io.WriteCloser) error {
-	err := json.NewEncoder(w).Encode(h)
-	if cerr := w.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+// give writes the handover.
+func (h handover) give(w io.Writer) error {
+	if err := json.NewEncoder(w).Encode(h); err != nil {
 		return fmt.Errorf("the mount did not take its command: %w", err)
 	}
 	return nil
 }
 
-// takeOver returns the command line that a mount in the background was handed,
-// and puts its variables in place; where there is none it returns ours, and
-// hides the passwords in it.
-func takeOver() ([]string, error) {
-	if os.Getenv(readyVariable) == "" {
-		return unseen(os.Args[min(1, len(os.Args)):]), nil
+// answer is what somebody typed, or nobody.
+type answer struct {
+	Text  string
+	Typed bool
+}
+
+// askWord begins a line by which a mount in the background lets its parent,
+// which has the terminal, ask for a secret.
+const askWord = "ask\x00"
+
+// parent is the process that began a mount in the background and waits.
+type parent struct {
+	words   *os.File // to it
+	pipe    *os.File // from it
+	decoder *json.Decoder
+}
+
+// ask lets the parent ask for a secret.
+func (p *parent) ask(prompt string) (string, error) {
+	if _, err := fmt.Fprintf(p.words, "%s%s\n", askWord, printable(prompt)); err != nil {
+		return "", errPassphraseEOF
 	}
-	pipe := os.NewFile(handoverFD, "handover")
-	defer pipe.Close()
+	var a answer
+	if err := p.decoder.Decode(&a); err != nil || !a.Typed {
+		return "", errPassphraseEOF
+	}
+	return a.Text, nil
+}
+
+// close lets go of the parent.
+func (p *parent) close() error { return errors.Join(p.words.Close(), p.pipe.Close()) }
+
+// takeOver returns the command line that a mount in the background was handed,
+// and who did that, and puts its variables in place; where there is none it
+// returns ours, and hides the passwords in it.
+func takeOver() ([]string, *parent, error) {
+	if os.Getenv(readyVariable) == "" {
+		return unseen(os.Args[min(1, len(os.Args)):]), nil, nil
+	}
+	p := &parent{words: os.NewFile(readyFD, "ready"), pipe: os.NewFile(handoverFD, "handover")}
+	p.decoder = json.NewDecoder(p.pipe)
 	var h handover
-	if err := json.NewDecoder(pipe).Decode(&h); err != nil {
-		return nil, fmt.Errorf("%s is set, but nobody hands over a command: %w", readyVariable, err)
+	if err := p.decoder.Decode(&h); err != nil {
+		return nil, nil, fmt.Errorf("%s is set, but nobody hands over a command: %w", readyVariable, err)
 	}
 	os.Clearenv()
 	for _, v := range append(h.Env, readyVariable+"=1") {
 		name, value, _ := strings.Cut(v, "=")
 		if err := os.Setenv(name, value); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return h.Args, nil
+	return h.Args, p, nil
 }
 
 // shownEnv returns the variables with which a mount in the background is

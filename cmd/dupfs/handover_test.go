@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"dupfs/internal/need"
 )
 
 func TestBetween(t *testing.T) {
@@ -48,7 +50,7 @@ func TestMountHidesSecrets(t *testing.T) {
 	target := fmt.Sprintf("webdav://tester:testing@%s/hidden-%d", line.address, os.Getpid())
 	w.dupfs("full", "--current-time", at(0), "src", target)
 	mnt, unmount := w.mount(target, append([]string{"--cache-size", "0"}, impatient...)...)
-	w.hides(mnt)
+	w.hides(mnt, "tester:testing", "the-pass-phrase", "the-ftp-password")
 	testMountLog(t, w, line, mnt)
 	unmount()
 
@@ -67,8 +69,44 @@ func TestMountHidesSecrets(t *testing.T) {
 	}
 }
 
+// A mount in the background asks for the passphrase and for the store's
+// password, although it has no terminal.
+func TestMountAsks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	need.FUSE(t)
+	host := upstream(t, strings.Replace(server(t, "WEBDAV"), "tester:testing@", "", 1)).Host
+	w.write("src/file", "content\n")
+	target := fmt.Sprintf("webdav://tester@%s/asks-%d", host, os.Getpid())
+	if r := w.exec([]string{"FTP_PASSWORD=testing"}, binary, "full", "src", target); r.code != 0 {
+		t.Fatalf("%s", r.stderr)
+	}
+	w.sh("mkdir mnt")
+	for _, tt := range []struct {
+		typed, env string
+		code       int
+	}{
+		{`testing`, "PASSPHRASE=fixture", 0},
+		{`testing\nfixture`, "", 0}, // each only once
+		{`wrong`, "PASSPHRASE=fixture", exitConnection},
+		{"", "PASSPHRASE=fixture", exitException},
+	} {
+		// setsid: without a terminal what is typed is read from standard input
+		script := "unset PASSPHRASE FTP_PASSWORD; export FOO=x " + tt.env + "; printf '" + tt.typed + "' | setsid -w " + binary + " mount " + target + " " + w.path("mnt")
+		r := w.exec(nil, "/bin/bash", "-c", script)
+		if r.code != tt.code {
+			t.Errorf("typed %q: exit %d\n%s", tt.typed, r.code, r.stderr)
+		}
+		if r.code == 0 {
+			w.hides(w.path("mnt"), "testing", "fixture")
+			w.sh("cmp src/file mnt/snapshots/latest/file")
+			w.dupfs("umount", "mnt")
+		}
+	}
+}
+
 // hides looks for secrets where a mount in the background could show them.
-func (w *world) hides(mnt string) {
+func (w *world) hides(mnt string, secrets ...string) {
 	w.t.Helper()
 	pids := processes(w.t, mnt)
 	if len(pids) != 1 {
@@ -79,7 +117,7 @@ func (w *world) hides(mnt string) {
 		if err != nil || len(text) == 0 {
 			w.t.Fatalf("%s: %v", name, err)
 		}
-		for _, secret := range []string{"tester:testing", "the-pass-phrase", "the-ftp-password"} {
+		for _, secret := range secrets {
 			if strings.Contains(string(text), secret) {
 				w.t.Errorf("%s shows %s:\n%q", name, secret, text)
 			}

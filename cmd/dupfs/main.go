@@ -45,6 +45,7 @@ type environ struct {
 	terminal       bool     // progress may be shown on stderr
 	screen         bool     // stdout is a terminal
 	args           []string // the command line, with its secrets
+	parent         *parent  // of a mount in the background; nil for all others
 	// wrap lets a test stand between a command and its store; nil: nothing does.
 	wrap func(backends.Backend) backends.Backend
 
@@ -66,6 +67,9 @@ type environ struct {
 	secretText  string // the passphrase, once it is known
 	secretKnown bool
 	secretErr   error // why it will not become known
+
+	typedMu sync.Mutex
+	typed   map[string]string // what was asked for a store, by prompt
 
 	commandMu   sync.Mutex
 	commandText string // what --password-command printed
@@ -104,7 +108,7 @@ func main() {
 		e.duplicity = filepath.Base(os.Args[0]) == "duplicity"
 	}
 	var err error
-	if e.args, err = takeOver(); err != nil {
+	if e.args, e.parent, err = takeOver(); err != nil {
 		os.Exit(e.report(err))
 	}
 	if len(os.Args) > 0 && isMountHelper(os.Args[0]) && e.getenv(readyVariable) == "" {

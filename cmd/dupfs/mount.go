@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -200,11 +202,10 @@ const maxMountLog = 8 << 20
 // sayReady tells a waiting parent that the mount can be used, and lets go of
 // the terminal.
 func (e *environ) sayReady() error {
-	if e.getenv(readyVariable) == "" {
+	if e.parent == nil {
 		return nil
 	}
-	pipe := os.NewFile(readyFD, "ready")
-	if _, err := io.WriteString(pipe, readyWord+"\n"); err != nil {
+	if _, err := io.WriteString(e.parent.words, readyWord+"\n"); err != nil {
 		return fmt.Errorf("the command that began the mount is gone: %w", err)
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -217,7 +218,7 @@ func (e *environ) sayReady() error {
 			return err
 		}
 	}
-	return pipe.Close()
+	return e.parent.close()
 }
 
 // mountBehind runs this program again in the background with the same
@@ -264,7 +265,7 @@ func mountBehind(ctx context.Context, e *environ, c *cli.Context) error {
 		_ = cmd.Process.Kill()
 		return errors.Join(err, cmd.Wait())
 	}
-	return e.awaitMount(ctx, cmd, r)
+	return e.awaitMount(ctx, cmd, r, json.NewEncoder(ours))
 }
 
 // askBefore asks for the passphrase while there is a terminal, if the archive
@@ -282,8 +283,8 @@ func (e *environ) askBefore(ctx context.Context, c *cli.Context, url string) err
 }
 
 // awaitMount reads what the process in the background says until it is ready,
-// or passes its complaint and status on.
-func (e *environ) awaitMount(ctx context.Context, cmd *exec.Cmd, r io.Reader) error {
+// or passes its complaint and status on. Meanwhile it asks for what that needs.
+func (e *environ) awaitMount(ctx context.Context, cmd *exec.Cmd, r io.Reader, answers *json.Encoder) error {
 	lines := make(chan string)
 	go func() {
 		defer close(lines)
@@ -297,6 +298,9 @@ func (e *environ) awaitMount(ctx context.Context, cmd *exec.Cmd, r io.Reader) er
 			switch {
 			case line == readyWord:
 				return cmd.Process.Release()
+			case strings.HasPrefix(line, askWord):
+				text, err := e.askOnce(strings.TrimPrefix(line, askWord))
+				_ = answers.Encode(answer{Text: text, Typed: err == nil}) // who is gone will say why
 			case ok:
 				fmt.Fprintln(e.stderr, line)
 			default:

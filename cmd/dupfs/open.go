@@ -278,7 +278,7 @@ func (e *environ) secret(c *cli.Context, twice bool) (string, error) {
 func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 	o := all.Options{
 		Getenv:     e.getenv,
-		Password:   func(_ context.Context, prompt string) (string, error) { return e.ask(prompt) },
+		Password:   func(_ context.Context, prompt string) (string, error) { return e.askOnce(prompt) },
 		Timeout:    seconds(c, "timeout"),
 		Tries:      c.Int("num-retries"),
 		Notify:     e.retried,

@@ -151,9 +151,30 @@ func passphraseFile(file string) (string, error) {
 	return strings.TrimRight(line, "\r\n"), nil
 }
 
+// askOnce asks for a store's password; a mount in the background, which opens
+// the store again, gets the same answer.
+func (e *environ) askOnce(prompt string) (string, error) {
+	e.typedMu.Lock()
+	defer e.typedMu.Unlock()
+	if text, ok := e.typed[printable(prompt)]; ok {
+		return text, nil
+	}
+	text, err := e.ask(prompt)
+	if err == nil {
+		if e.typed == nil {
+			e.typed = map[string]string{}
+		}
+		e.typed[printable(prompt)] = text
+	}
+	return text, err
+}
+
 // ask reads a secret from the terminal without echo, or a line of standard
 // input where there is none.
 func (e *environ) ask(prompt string) (string, error) {
+	if e.parent != nil {
+		return e.parent.ask(prompt)
+	}
 	if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
 		defer tty.Close()
 		fmt.Fprint(tty, prompt)
