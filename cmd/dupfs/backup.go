@@ -193,16 +193,22 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 	if err != nil {
 		return backupError(err, stats)
 	}
-	if !c.Bool("no-print-statistics") {
-		var text strings.Builder
-		printStatistics(&text, stats)
-		e.say(message{level: levelNotice, force: true, format: "%s", args: []any{strings.TrimSuffix(text.String(), "\n")}})
-	}
+	e.tellStatistics(c, stats)
 	if stats.Errors > 0 {
 		return fail(exitIncomplete, fmt.Errorf("the backup was made, but %s not stored as it should be",
 			pluralWas(stats.Errors)), "the warnings above name it; the next run tries again")
 	}
 	return nil
+}
+
+// tellStatistics shows the statistics of a run, unless nobody wants them.
+func (e *environ) tellStatistics(c *cli.Context, stats *backup.Stats) {
+	if c.Bool("no-print-statistics") {
+		return
+	}
+	var text strings.Builder
+	printStatistics(&text, stats)
+	e.say(message{level: levelNotice, force: true, format: "%s", args: []any{strings.TrimSuffix(text.String(), "\n")}})
 }
 
 func pluralWas(n int64) string {

@@ -140,10 +140,7 @@ func (a *archive) opensKept(ctx context.Context, c *cli.Context, in *backup.Inte
 
 // finish completes an interrupted backup.
 func (a *archive) finish(ctx context.Context, c *cli.Context, in *backup.Interrupted, src string, sel *selection.Selection, base *snapshot.Base) error {
-	if !c.Bool("no-print-statistics") {
-		fmt.Fprintf(a.env.stdout, "Going on with the backup of %s, which was interrupted: %s there.\n",
-			stamp(in.Set.End), plural(int64(len(in.Kept)), "volume"))
-	}
+	a.env.tell("Going on with the backup of %s, which was interrupted: %s there.", stamp(in.Set.End), plural(int64(len(in.Kept)), "volume"))
 	stats, err := a.backup(ctx, c, src, sel, base, in, false)
 	if errors.Is(err, backup.ErrJournal) || errors.Is(err, backup.ErrMoved) {
 		return unfitError{err}
@@ -151,9 +148,7 @@ func (a *archive) finish(ctx context.Context, c *cli.Context, in *backup.Interru
 	if err != nil {
 		return backupError(err, stats)
 	}
-	if !c.Bool("no-print-statistics") {
-		printStatistics(a.env.stdout, stats)
-	}
+	a.env.tellStatistics(c, stats)
 	return a.snapshot.Refresh(ctx)
 }
 
