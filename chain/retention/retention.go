@@ -79,6 +79,42 @@ func RemoveAllIncOfButNFull(c *chain.Collection, n int) *Plan {
 	return p
 }
 
+// Policy says which chains to keep: the newest of each of the last so many
+// days, weeks, months and years that have one, and the last so many in any
+// case.
+type Policy struct {
+	Last, Daily, Weekly, Monthly, Yearly int
+	Location                             *time.Location // whose days count; nil: the local one
+}
+
+// Prune removes the chains that no part of the policy keeps. A chain counts by
+// its end. The newest one stays in any case, and so does the newest of which
+// good says that it can be restored: nil takes all for good.
+func Prune(c *chain.Collection, o Policy, good func(*chain.Chain) bool) *Plan {
+	p := &Plan{}
+	lines := linesOf(c)
+	found := false
+	kept := o.keeper()
+	for i, ch := range backward(c.Chains) {
+		end := sets(lines[ch])[0].End
+		keep := kept(end)
+		last := !found && (keep || i == 0 || len(p.Chains) == 0 || good != nil) && (good == nil || good(ch))
+		if !found && !last && !keep && i > 0 {
+			p.warn("chain %s is damaged", chain.FormatTime(ch.Start()))
+		}
+		if last {
+			found = true
+		}
+		if !keep && !last && i > 0 {
+			p.Chains = append(p.Chains, ch)
+		}
+	}
+	for _, ch := range p.Chains {
+		p.delete(sets(lines[ch])...)
+	}
+	return p
+}
+
 // Cleanup removes the files of incomplete sets and of orphaned ones, and
 // sigtars and index files of no set. Unlike duplicity it leaves an orphaned set
 // that can still be restored, because all it builds on is there, and removes

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"dupfs/chain"
+	"dupfs/chain/manifest"
 )
 
 func collectionStatusCommand(e *environ) *cli.Command {
@@ -19,8 +22,12 @@ func collectionStatusCommand(e *environ) *cli.Command {
 		Name:      "collection-status",
 		Usage:     "show the chains as duplicity does",
 		ArgsUsage: "URL",
-		Flags:     slices.Concat(archiveFlags(), []cli.Flag{currentTimeFlag()}),
-		Action:    func(c *cli.Context) error { return runCollectionStatus(c.Context, e, c) },
+		Flags: slices.Concat(archiveFlags(), []cli.Flag{
+			&cli.StringFlag{Name: "file-changed", Usage: "show in which sets the file at `PATH` changed"},
+			&cli.StringFlag{Name: "show-changes-in-set", Usage: "show which files changed in set `N`, 0 being the newest and -1 the oldest"},
+			currentTimeFlag(),
+		}),
+		Action: func(c *cli.Context) error { return runCollectionStatus(c.Context, e, c) },
 	}
 }
 
@@ -39,8 +46,102 @@ func runCollectionStatus(ctx context.Context, e *environ, c *cli.Context) error 
 		return err
 	}
 	a.announce(col, false)
+	_, active := primary(col)
+	switch {
+	case c.IsSet("show-changes-in-set"):
+		return a.showChanges(ctx, active, c.String("show-changes-in-set"))
+	case c.String("file-changed") != "":
+		return a.showFile(ctx, active, strings.TrimRight(c.String("file-changed"), "/"))
+	}
 	e.say(a.collectionReport(col, true))
 	return nil
+}
+
+// changes calls fn for each file of the list that a set's manifest has.
+func (a *archive) changes(ctx context.Context, s *chain.Set, fn func(manifest.Change)) error {
+	text, err := a.store.Get(ctx, *s.Manifest, maxManifest)
+	if err != nil {
+		return err
+	}
+	err = manifest.ParseFileList(bytes.NewReader(text), func(c manifest.Change) error {
+		fn(c)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.Manifest.File, err)
+	}
+	return nil
+}
+
+// showChanges shows the files that changed in one set.
+func (a *archive) showChanges(ctx context.Context, active *chain.Chain, number string) error {
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return usagef("--show-changes-in-set: %q is no number of a set", number)
+	}
+	m := message{level: levelStatus, code: 3, force: true}
+	if active != nil {
+		if n < 0 {
+			n += len(active.Sets)
+		}
+		if n < 0 || n >= len(active.Sets) {
+			return fail(exitException, fmt.Errorf("--show-changes-in-set: the newest chain has no set %s, only 0 to %d", number, len(active.Sets)-1),
+				"`dupfs collection-status URL` lists them")
+		}
+		set := active.Sets[len(active.Sets)-1-n]
+		width := len("File:")
+		var list []manifest.Change
+		err := a.changes(ctx, set, func(c manifest.Change) {
+			list = append(list, c)
+			width = max(width, len(c.Path.String()))
+		})
+		if err != nil {
+			return err
+		}
+		m.format = dashes + "\n Backup set time: %s\nTotal number of changes: %d\n" + fmt.Sprintf("%-*s  %20s", width, "File:", "Type of file change:")
+		m.args = []any{asctime(set.End), len(list)}
+		for _, c := range list {
+			m.format += "\n%s%s  %20s"
+			m.args = append(m.args, name(c.Path.String()), strings.Repeat(" ", width-len(c.Path.String())), c.Kind)
+		}
+		m.format += "\n" + dashes
+	}
+	a.env.say(m)
+	return nil
+}
+
+// showFile shows the sets in which one file changed.
+func (a *archive) showFile(ctx context.Context, active *chain.Chain, file string) error {
+	m := message{level: levelStatus, code: 3, force: true}
+	if active != nil {
+		found, rows := 0, ""
+		for _, s := range active.Sets {
+			kind := ""
+			if err := a.changes(ctx, s, func(c manifest.Change) {
+				if c.Path.String() == file {
+					kind = strings.ToUpper(c.Kind[:1]) + c.Kind[1:]
+				}
+			}); err != nil {
+				return err
+			}
+			if kind != "" {
+				found++
+				rows += fmt.Sprintf("\n%20s   %30s  %20s", setKind(s), asctime(s.End), kind)
+			}
+		}
+		m.format = dashes + "\nFile: %s\nTotal number of backup: %d\n%20s   %30s  %20s%s\n" + dashes
+		m.args = []any{name(file), found, "Type of backup set:", "Time:", "Type of file change:", rows}
+	}
+	a.env.say(m)
+	return nil
+}
+
+// setKind is what reports call a set.
+func setKind(s *chain.Set) string {
+	if s.Full {
+		return "Full"
+	}
+	return "Incremental"
 }
 
 // collect lists the archive. What is not there is an empty one.
@@ -235,11 +336,7 @@ func printChain(w io.Writer, ch *chain.Chain) {
 	row := func(kind, at, n any) { fmt.Fprintf(w, "%20v   %30v   %15v\n", kind, at, n) }
 	row("Type of backup set:", "Time:", "Num volumes:")
 	for _, s := range ch.Sets {
-		kind := "Incremental"
-		if s.Full {
-			kind = "Full"
-		}
-		row(kind, asctime(s.End), len(s.Volumes))
+		row(setKind(s), asctime(s.End), len(s.Volumes))
 	}
 	fmt.Fprintln(w, dashes)
 }

@@ -42,8 +42,6 @@ func refusedOptions() map[string]string {
 		"include-filelist-stdin": "give --include-filelist /dev/stdin",
 		"fail-on-volume":         "this is for duplicity's own tests",
 		"skip-volume":            "this is for duplicity's own tests",
-		"file-changed":           "`dupfs history URL PATH` shows it",
-		"show-changes-in-set":    "`dupfs diff URL TIME TIME` shows it",
 		"files-from":             "give --include-filelist FILE and --exclude '**'",
 		"filter-globbing":        "patterns are always globbing: see --include-regexp for others",
 		"filter-literal":         "patterns are always globbing: see --include-regexp for others",

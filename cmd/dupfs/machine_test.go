@@ -98,6 +98,8 @@ var variable = []struct {
 	{regexp.MustCompile(`(StartTime|EndTime|ElapsedTime|TotalDestinationSizeChange|RawDeltaSize|ChangedDeltaSize) .*`), "$1"},
 	{regexp.MustCompile(`Archive dir: .*`), "Archive dir"},
 	{regexp.MustCompile(`directory: b'(.*)'`), "directory: $1"}, // it prints Python's bytes
+	{regexp.MustCompile(` *b'(New|Changed|Deleted)'`), "$1"},
+	{regexp.MustCompile(`(DATE) *(New|Changed|Deleted)\n`), "$1$2\n"},
 	{regexp.MustCompile(`(/[^ ]*)?/(stock|ours)\b`), "HERE"},
 }
 

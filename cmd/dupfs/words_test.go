@@ -40,3 +40,28 @@ func TestSelectionWhenReading(t *testing.T) {
 	p.same("restore", "--exclude", "whatever", "file://t", "out")
 	compareLines(t, "restore", diskLines(t, p.path("ours", "out")), diskLines(t, p.path("stock", "out")))
 }
+
+// What changed in which set, and in which sets a file changed.
+func TestChangesShown(t *testing.T) {
+	p := newPair(t)
+	p.both(`mkdir -p s/d; echo 1 > s/a; echo 2 > s/d/longer-name`)
+	run := func(n string) {
+		p.both("duplicity -v0 --archive-dir cache --no-print-statistics --no-encryption s file://t --current-time " + n)
+	}
+	run("1700000000")
+	p.both("echo 3 >> s/a; rm s/d/longer-name; echo > s/x")
+	run("1700100000")
+	for _, args := range [][]string{
+		{"--show-changes-in-set", "0"}, {"--show-changes-in-set", "1"}, {"--file-changed", "a"}, {"--file-changed", "d/longer-name/"}, {"--file-changed", "nowhere"},
+	} {
+		p.same(append(args, "collection-status", "file://t")...)
+	}
+	_, ours, _, _ := p.run(nil, "collection-status", "--show-changes-in-set", "-1", "file://t")
+	if !strings.Contains(ours.stdout, "longer-name                   new") {
+		t.Errorf("the oldest set: %s", ours.stdout)
+	}
+	p.same("collection-status", "--show-changes-in-set", "0", "file://none")
+	if stock, ours, _, _ := p.run(nil, "collection-status", "--show-changes-in-set", "7", "file://t"); ours.code != stock.code {
+		t.Errorf("a set that is not there: exit %d, stock %d", ours.code, stock.code)
+	}
+}
