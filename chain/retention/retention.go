@@ -88,24 +88,18 @@ type Policy struct {
 }
 
 // Prune removes the chains that no part of the policy keeps. A chain counts by
-// its end. The newest one stays in any case, and so does the newest of which
-// good says that it can be restored: nil takes all for good.
+// its end. The newest one stays in any case, and so does the newest of those
+// that are good, as far as good can tell; nil takes all for good.
 func Prune(c *chain.Collection, o Policy, good func(*chain.Chain) bool) *Plan {
 	p := &Plan{}
 	lines := linesOf(c)
-	found := false
-	kept := o.keeper()
+	kept, found := o.keeper(), false
 	for i, ch := range backward(c.Chains) {
-		end := sets(lines[ch])[0].End
-		keep := kept(end)
-		last := !found && (keep || i == 0 || len(p.Chains) == 0 || good != nil) && (good == nil || good(ch))
-		if !found && !last && !keep && i > 0 {
-			p.warn("chain %s is damaged", chain.FormatTime(ch.Start()))
+		keep := kept(sets(lines[ch])[0].End) || i == 0
+		if !found && (good == nil || good(ch)) {
+			keep, found = true, true
 		}
-		if last {
-			found = true
-		}
-		if !keep && !last && i > 0 {
+		if !keep {
 			p.Chains = append(p.Chains, ch)
 		}
 	}
@@ -113,6 +107,36 @@ func Prune(c *chain.Collection, o Policy, good func(*chain.Chain) bool) *Plan {
 		p.delete(sets(lines[ch])...)
 	}
 	return p
+}
+
+// keeper returns what tells whether the policy keeps a chain that ends at a
+// time. It is asked for the newest first.
+func (o Policy) keeper() func(end time.Time) bool {
+	if o.Location == nil {
+		o.Location = time.Local
+	}
+	rules := []struct {
+		left int
+		span func(time.Time) string
+		last string // span that the rule kept a chain of last
+	}{
+		{left: o.Last, span: func(t time.Time) string { return t.Format(time.RFC3339) }},
+		{left: o.Daily, span: func(t time.Time) string { return t.Format(time.DateOnly) }},
+		{left: o.Weekly, span: func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, " ", w) }},
+		{left: o.Monthly, span: func(t time.Time) string { return t.Format("2006-01") }},
+		{left: o.Yearly, span: func(t time.Time) string { return t.Format("2006") }},
+	}
+	return func(end time.Time) (keep bool) {
+		for i := range rules {
+			r := &rules[i]
+			if span := r.span(end.In(o.Location)); r.left > 0 && span != r.last {
+				r.left--
+				r.last = span
+				keep = true
+			}
+		}
+		return keep
+	}
 }
 
 // Cleanup removes the files of incomplete sets and of orphaned ones, and

@@ -69,6 +69,56 @@ func brief(files []chain.Stored) string {
 	return strings.Join(words, " ")
 }
 
+// A policy keeps the newest chain of each span, and in any case the newest and
+// the newest good one.
+func TestPrune(t *testing.T) {
+	var files []chain.Stored // a chain on each of 400 days from 14 November 2023 on
+	for day := range 400 {
+		files = append(files, set(-1, day, "1m")...)
+	}
+	files = append(files, set(399, 401, "1m")...)
+	col := chain.Collect(files)
+	good := func(days ...int) func(*chain.Chain) bool {
+		return func(ch *chain.Chain) bool {
+			return slices.ContainsFunc(days, func(d int) bool { return ch.Start().Equal(at(d)) })
+		}
+	}
+	for _, test := range []struct {
+		o    Policy
+		good func(*chain.Chain) bool
+		want string // days whose chains stay
+	}{
+		{Policy{Last: 3}, nil, "397 398 399"},
+		{Policy{Daily: 3}, nil, "397 398 399"},
+		// The last chain ends on Thursday, 19 December 2024; day 397 is the
+		// Sunday before, 382 the last of November, 47 the last of 2023.
+		{Policy{Weekly: 3}, nil, "390 397 399"},
+		{Policy{Monthly: 3}, nil, "352 382 399"},
+		{Policy{Yearly: 9}, nil, "47 399"},
+		{Policy{Daily: 2, Yearly: 1, Weekly: 2}, nil, "397 398 399"},
+		{Policy{Yearly: 1}, good(100, 200), "200 399"},
+		{Policy{Last: 2}, good(), "398 399"},
+	} {
+		test.o.Location = time.UTC
+		p := Prune(col, test.o, test.good)
+		var stay []string
+		for _, ch := range col.Chains {
+			if !slices.Contains(p.Chains, ch) {
+				stay = append(stay, fmt.Sprint((ch.Start().Unix()-at(0).Unix())/86400))
+			}
+		}
+		if got := strings.Join(stay, " "); got != test.want {
+			t.Errorf("%+v: %s stay, want %s", test.o, got, test.want)
+		}
+		if n := 2 * (400 - len(stay)); len(p.Delete) != n {
+			t.Errorf("%+v: %d files are deleted, want %d", test.o, len(p.Delete), n)
+		}
+	}
+	if p := Prune(chain.Collect(nil), Policy{Last: 1}, nil); len(p.Delete) > 0 {
+		t.Error("of nothing something is deleted")
+	}
+}
+
 func needed(p *Plan) string {
 	var words []string
 	for _, s := range p.Needed {

@@ -55,6 +55,7 @@ func newApp(e *environ) *cli.App {
 			removeAllButCommand(e),
 			removeIncCommand(e),
 			cleanupCommand(e),
+			pruneCommand(e),
 			rehydrateCommand(e),
 			retierCommand(e),
 		},

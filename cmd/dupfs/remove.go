@@ -16,9 +16,12 @@ import (
 	"dupfs/chain/retention"
 )
 
+// planner says what of a collection is deleted; arg is the first argument.
+type planner func(ctx context.Context, a *archive, c *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error)
+
 func removeOlderCommand(e *environ) *cli.Command {
 	return removeCommand(e, "remove-older-than", "delete chains that ended before TIME", "TIME URL",
-		func(c *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error) {
+		func(_ context.Context, _ *archive, c *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error) {
 			t, err := e.parseTime(c, arg)
 			if err != nil {
 				return nil, err
@@ -29,7 +32,7 @@ func removeOlderCommand(e *environ) *cli.Command {
 
 func removeAllButCommand(e *environ) *cli.Command {
 	return removeCommand(e, "remove-all-but-n-full", "keep the newest N full backups with their increments", "N URL",
-		func(_ *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error) {
+		func(_ context.Context, _ *archive, _ *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error) {
 			n, err := countArg(arg)
 			return retention.RemoveAllButNFull(col, n), err
 		})
@@ -37,7 +40,7 @@ func removeAllButCommand(e *environ) *cli.Command {
 
 func removeIncCommand(e *environ) *cli.Command {
 	return removeCommand(e, "remove-all-inc-of-but-n-full", "delete the increments of all but the newest N full backups", "N URL",
-		func(_ *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error) {
+		func(_ context.Context, _ *archive, _ *cli.Context, arg string, col *chain.Collection) (*retention.Plan, error) {
 			n, err := countArg(arg)
 			return retention.RemoveAllIncOfButNFull(col, n), err
 		})
@@ -45,7 +48,7 @@ func removeIncCommand(e *environ) *cli.Command {
 
 func cleanupCommand(e *environ) *cli.Command {
 	return removeCommand(e, "cleanup", "delete what interrupted or broken backups left", "URL",
-		func(_ *cli.Context, _ string, col *chain.Collection) (*retention.Plan, error) {
+		func(_ context.Context, _ *archive, _ *cli.Context, _ string, col *chain.Collection) (*retention.Plan, error) {
 			return retention.Cleanup(col), nil
 		})
 }
@@ -61,7 +64,7 @@ func countArg(arg string) (int, error) {
 
 // removeCommand is a command that deletes what a plan says, or with no
 // --force only shows it.
-func removeCommand(e *environ, name, usage, form string, plan func(*cli.Context, string, *chain.Collection) (*retention.Plan, error)) *cli.Command {
+func removeCommand(e *environ, name, usage, form string, plan planner) *cli.Command {
 	return &cli.Command{
 		Name:      name,
 		Usage:     usage + "; shows what it would do unless --force is given",
@@ -71,10 +74,7 @@ func removeCommand(e *environ, name, usage, form string, plan func(*cli.Context,
 			&cli.BoolFlag{Name: "ignore-mounts", Usage: "delete also what a mount on this machine shows somebody just now"},
 		}),
 		Action: func(c *cli.Context) error {
-			n := 2
-			if name == "cleanup" {
-				n = 1
-			}
+			n := len(strings.Fields(form))
 			args, err := positionals(c, n, n, form)
 			if err != nil {
 				return err
@@ -84,7 +84,7 @@ func removeCommand(e *environ, name, usage, form string, plan func(*cli.Context,
 	}
 }
 
-func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, plan func(*cli.Context, string, *chain.Collection) (*retention.Plan, error)) error {
+func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, plan planner) error {
 	a, err := e.openStore(ctx, c, args[len(args)-1])
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 	if err != nil {
 		return err
 	}
-	p, err := plan(c, args[0], col)
+	p, err := plan(ctx, a, c, args[0], col)
 	if err != nil {
 		return err
 	}
