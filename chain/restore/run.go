@@ -25,6 +25,7 @@ type run struct {
 	links  *links
 	tasks  chan task
 
+	mounts mounts
 	prefix string // of temporary names
 	serial atomic.Int64
 
@@ -46,7 +47,8 @@ type task struct {
 //
 // A path that the tree does not have is fs.ErrNotExist, a target in the way
 // ErrExists. An entry that cannot be restored is reported and counted, and the
-// rest goes on: look at Report.Failed. A full or read-only file system and the
+// rest goes on: look at Report.Failed. When Run returns nil, what was restored is
+// on the disk, and would survive a loss of power. A full or read-only file system and the
 // end of ctx stop the run with an error; the report says what was done.
 func Run(ctx context.Context, f chain.Forest, t chain.Tree, path chain.Path, target string, o Options) (*Report, error) {
 	r := newRun(f, t, o)
@@ -97,7 +99,10 @@ func (r *run) asFile(ctx context.Context, n chain.Node, path chain.Path, target 
 	d := &dir{fd: parent, keep: true}
 	d.refs.Store(1)
 	n.LinkGroup = 0
-	return r.restore(ctx, newStreamer(r.extra), task{d, n, name, path})
+	if err := r.restore(ctx, newStreamer(r.extra), task{d, n, name, path}); err != nil {
+		return err
+	}
+	return syncDisk(parent)
 }
 
 // clearTarget checks that a file may be made at target, name in parent. An
@@ -126,7 +131,11 @@ func (r *run) intoDir(ctx context.Context, n chain.Node, path chain.Path, target
 	}
 	top := &dir{fd: fd, node: n, path: path}
 	top.refs.Store(1) // held until everything is done
-	defer r.release(top)
+	defer r.mounts.close()
+	if err := r.mounts.note(fd); err != nil {
+		r.release(top)
+		return err
+	}
 	r.links = newLinks(fd, r.prefix+".links")
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -141,7 +150,12 @@ func (r *run) intoDir(ctx context.Context, n chain.Node, path chain.Path, target
 	}
 	close(r.tasks)
 	wg.Wait()
-	return errors.Join(context.Cause(ctx), r.links.close())
+	err = errors.Join(context.Cause(ctx), r.links.close())
+	r.release(top)
+	if err == nil {
+		err = r.mounts.sync()
+	}
+	return err
 }
 
 // work restores entries until there are no more. The first fatal error, or
@@ -209,6 +223,12 @@ func (r *run) child(ctx context.Context, d *dir, n chain.Node, above map[uint64]
 	}
 	k := &dir{fd: fd, node: n, path: path}
 	k.refs.Store(1)
+	if r.o.Force {
+		if err := r.mounts.note(fd); err != nil {
+			r.release(k)
+			return r.fail(ctx, path, err)
+		}
+	}
 	return r.walk(ctx, k, above)
 }
 

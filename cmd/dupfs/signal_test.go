@@ -126,3 +126,25 @@ func TestMountSignals(t *testing.T) {
 	}
 	w.dupfs("umount", "mnt")
 }
+
+// A restore says that it is done when everything is on the disk, and not when
+// the disk could not take it.
+func TestRestoreIsDurable(t *testing.T) {
+	strace := need.Program(t, "strace")
+	w := newWorld(t)
+	url := w.url("archive")
+	w.write("src/d/file", "content\n")
+	w.dupfs("--no-encryption", "src", url)
+	for _, path := range []string{"", "d/file"} {
+		args := []string{"-f", "-o", "calls", "-e", "trace=syncfs,exit_group", binary, "restore", "--no-encryption", "--path-to-restore", path, url, "out" + path}
+		if r := w.exec(nil, strace, args...); r.code != 0 {
+			t.Fatalf("exit %d\n%s", r.code, r.stderr)
+		}
+		w.sh("grep -A9 'syncfs(.*= 0' calls | grep -q exit_group")
+		args[len(args)-1] = "again" + path
+		r := w.exec(nil, strace, append([]string{"-e", "inject=syncfs:error=EIO"}, args...)...)
+		if r.code == 0 || !strings.Contains(r.stderr, "may not all be on the disk") {
+			t.Errorf("exit %d\n%s", r.code, r.stderr)
+		}
+	}
+}
