@@ -3,7 +3,7 @@
 #
 #   demo   fuse3, and Go where it is missing or too old
 #   test   also stock duplicity, duply, backupninja, rdiff, gnupg, gnome-keyring,
-#          attr, acl, rsync, sshd, a C compiler for the race detector, node, rclone, and in .servers/
+#          attr, acl, rsync, sshd, a C compiler for the race detector, node, rclone, samba, and in .servers/
 #          (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
 #          the network-fault proxy Toxiproxy, and the Python libraries with which
@@ -174,6 +174,9 @@ test)
 	need ssh-keygen openssh-client
 	need curl curl
 	need rclone rclone
+	need smbd samba samba-vfs-modules
+	need smbclient smbclient
+	need git git
 	need gcc gcc libc6-dev
 	need npm nodejs npm
 	need python3 python3
