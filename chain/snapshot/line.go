@@ -23,13 +23,14 @@ type line struct {
 
 	mu      sync.Mutex
 	sets    []*chain.Set
-	gaps    []string       // of sets, by ordinal: volumes that the listing lacks
-	checked *index.Catalog // whose sets were compared with those of the line
-	merged  int            // sets of checked that are those of the line
-	listing int            // counts the listings
-	looked  bool           // the volumes of the merged sets were looked for in the listing
-	private bool           // the catalog is in the temporary directory
-	faults  map[int]string // of sets, by ordinal
+	gaps    []string         // of sets, by ordinal: volumes that the listing lacks
+	checked *index.Catalog   // whose sets were compared with those of the line
+	merged  int              // sets of checked that are those of the line
+	listing int              // counts the listings
+	looked  bool             // the volumes of the merged sets were looked for in the listing, and new indexes
+	refused map[string]int64 // indexes that do not fit, and their sizes
+	private bool             // the catalog is in the temporary directory
+	faults  map[int]string   // of sets, by ordinal
 	lost    map[volumeKey]string
 	flights map[volumeKey]chan struct{} // volumes being read
 }
@@ -347,7 +348,8 @@ func (l *line) check(ctx context.Context, c *index.Catalog) (int, error) {
 	return len(have), nil
 }
 
-// look notes which volumes of the merged sets a new listing lacks.
+// look notes which volumes of the merged sets a new listing lacks, and takes
+// indexes that it has and that were not there when their sets were merged.
 func (l *line) look(ctx context.Context, c *index.Catalog) error {
 	l.mu.Lock()
 	sets, looked := l.sets, l.looked
@@ -358,7 +360,7 @@ func (l *line) look(ctx context.Context, c *index.Catalog) error {
 	}
 	listed := -1
 	var there map[int]bool
-	return c.EachVolume(ctx, func(ord, number int) {
+	err := c.EachVolume(ctx, func(ord, number int) {
 		if ord >= len(sets) {
 			return
 		}
@@ -372,6 +374,10 @@ func (l *line) look(ctx context.Context, c *index.Catalog) error {
 			_ = l.missing(ord, number) // it is noted
 		}
 	})
+	if err != nil {
+		return err
+	}
+	return l.adopt(ctx, c)
 }
 
 // stored returns a volume as it is listed; false if it is missing.

@@ -106,6 +106,9 @@ func (l *line) mergeSet(ctx context.Context, c *index.Catalog, ord int, p *prepa
 		if err == nil || ctx.Err() != nil || !final(err) && !m.locked(err) {
 			return err
 		}
+		if way.file.Kind == chain.IndexFile {
+			l.refuse(way.file)
+		}
 		l.a.note("set %s: its %s is not used: %v", set.Times(), way.name, err)
 	}
 	if err := m.fromVolumes(ctx); err != nil {
