@@ -169,6 +169,9 @@ test)
 	need setfattr attr
 	need setfacl acl
 	need patch patch
+	need zsh zsh
+	need fish fish
+	need mandoc mandoc
 	need rsync rsync
 	need sshd openssh-server
 	need ssh-keygen openssh-client

@@ -42,6 +42,7 @@ func newApp(e *environ) *cli.App {
 			tarCommand(e),
 			costCommand(e),
 			yesterdayCommand(e),
+			completionCommand(e),
 			restoreCommand(e),
 			verifyCommand(e),
 			statusCommand(e),

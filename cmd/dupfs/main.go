@@ -136,6 +136,9 @@ func run(ctx context.Context, e *environ, args []string) int {
 		}
 	}()
 
+	if len(args) > 0 && args[0] == completeVerb {
+		return e.complete(ctx, args[1:])
+	}
 	app := newApp(e)
 	argv, err := grammarOf(app).arrange(args)
 	if logErr := e.openLog(argv); err == nil {
