@@ -60,7 +60,7 @@ func (c *counted) Read(p []byte) (int, error) {
 // nothing. It asks the backend for nothing, either.
 func (s *Store) Holds(f *File, k int) bool {
 	id := f.id()
-	return s.blocks.Has(blockKey{id, k}) || !f.Layout.Ordered && s.opts.Disk.Has(diskKey(id, f.Layout.Chunk(k)))
+	return s.blocks.Has(blockKey{file: id, chunk: k}) || !f.Layout.Ordered && s.opts.Disk.Has(diskKey(id, f.Layout.Chunk(k)))
 }
 
 // Tier returns the access tier of a stored file as the newest listing had it;

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -33,6 +34,7 @@ func (f *File) File() string { return f.Stored.File }
 type blockKey struct {
 	file  string
 	chunk int
+	start bool // only its start
 }
 
 const (
@@ -92,8 +94,14 @@ func (s *Store) ReadAt(ctx context.Context, f *File, p []byte, plainOff int64) (
 	}
 	id := f.id()
 	first, last := f.Layout.Find(plainOff), f.Layout.Find(plainOff+int64(len(p))-1)
-	if to := s.ahead(f, id, first, last); to > first {
+	to, jump := s.ahead(f, id, first, last)
+	if to > first {
 		s.ask(f, id, first, to)
+	}
+	if jump && first == last && s.opts.Near {
+		if n, err := s.readStart(ctx, f, id, first, p, plainOff); n > 0 || err != nil {
+			return n, cmp.Or(err, eof)
+		}
 	}
 	n := 0
 	for k := first; k <= last; k++ {
@@ -113,11 +121,31 @@ func (s *Store) ReadAt(ctx context.Context, f *File, p []byte, plainOff int64) (
 	return n, eof
 }
 
+// readStart reads out of chunk k if no more than three quarters of it must be
+// decoded for that, and it is not decoded yet; else it returns 0. The read must
+// not go beyond the chunk.
+func (s *Store) readStart(ctx context.Context, f *File, id string, k int, p []byte, plainOff int64) (int, error) {
+	c := f.Layout.Chunk(k)
+	from := plainOff - c.PlainOff
+	need := from + int64(len(p))
+	if !f.Layout.Own || need > c.PlainLen/4*3 || s.blocks.Has(blockKey{file: id, chunk: k}) {
+		return 0, nil
+	}
+	s.counts.asked.Add(1)
+	block, err := s.blocks.Get(ctx, blockKey{file: id, chunk: k, start: true}, func(ctx context.Context) ([]byte, error) {
+		return s.fill(ctx, f, id, k, need)
+	})
+	if err != nil || int64(len(block)) < need { // another reader needed less: now all of it
+		return 0, err
+	}
+	return copy(p, block[from:]), nil
+}
+
 // block returns chunk k decoded.
 func (s *Store) block(ctx context.Context, f *File, id string, k int) ([]byte, error) {
 	s.counts.asked.Add(1)
-	return s.blocks.Get(ctx, blockKey{id, k}, func(ctx context.Context) ([]byte, error) {
-		return s.fill(ctx, f, id, k)
+	return s.blocks.Get(ctx, blockKey{file: id, chunk: k}, func(ctx context.Context) ([]byte, error) {
+		return s.fill(ctx, f, id, k, f.Layout.Chunk(k).PlainLen)
 	})
 }
 
@@ -131,18 +159,18 @@ func (s *Store) OnDisk(f *File, k int) bool {
 	return !f.Layout.Ordered && s.opts.Disk.Has(diskKey(f.id(), f.Layout.Chunk(k)))
 }
 
-// fill makes chunk k from the disk cache or the backend.
-func (s *Store) fill(ctx context.Context, f *File, id string, k int) ([]byte, error) {
+// fill makes the first n bytes of chunk k from the disk cache or the backend.
+func (s *Store) fill(ctx context.Context, f *File, id string, k int, n int64) ([]byte, error) {
 	if f.Layout.Ordered { // nothing of it may be kept in plaintext
 		stored, err := s.stored(ctx, f, id, k)
 		if err != nil {
 			return nil, err
 		}
-		return s.decodeChunk(ctx, f, k, stored)
+		return s.decodeChunk(ctx, f, k, stored, n)
 	}
 	key := diskKey(id, f.Layout.Chunk(k))
 	if stored, ok := s.opts.Disk.Get(key); ok {
-		if block, err := s.decodeChunk(ctx, f, k, stored); err == nil {
+		if block, err := s.decodeChunk(ctx, f, k, stored, n); err == nil {
 			s.counts.disk.Add(1)
 			return block, nil
 		} else if ctx.Err() != nil {
@@ -154,7 +182,7 @@ func (s *Store) fill(ctx context.Context, f *File, id string, k int) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	block, err := s.decodeChunk(ctx, f, k, stored)
+	block, err := s.decodeChunk(ctx, f, k, stored, n)
 	if err != nil {
 		return nil, err
 	}
@@ -162,8 +190,9 @@ func (s *Store) fill(ctx context.Context, f *File, id string, k int) ([]byte, er
 	return block, nil
 }
 
-// decodeChunk decodes and verifies; no more at a time than there are cores.
-func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte) ([]byte, error) {
+// decodeChunk decodes the first n bytes and verifies; no more at a time than
+// there are cores.
+func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte, n int64) ([]byte, error) {
 	select {
 	case s.decode <- struct{}{}:
 		defer func() { <-s.decode }()
@@ -174,7 +203,7 @@ func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte) 
 	if int64(len(stored)) != c.StoredLen {
 		return nil, chain.Corrupt(f.File(), fmt.Sprintf("chunk %d has %d bytes, not %d", k, len(stored), c.StoredLen))
 	}
-	block, err := f.Layout.Decode(make([]byte, 0, c.PlainLen), k, stored)
+	block, err := f.Layout.DecodeStart(make([]byte, 0, min(n, c.PlainLen)), k, stored, n)
 	if err != nil {
 		var corrupt *chain.CorruptError
 		if errors.As(err, &corrupt) {
@@ -189,7 +218,7 @@ func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte) 
 // its own.
 func (s *Store) stored(ctx context.Context, f *File, id string, k int) ([]byte, error) {
 	s.fetches.mu.Lock()
-	g := s.fetches.pending[blockKey{id, k}]
+	g := s.fetches.pending[blockKey{file: id, chunk: k}]
 	if g == nil {
 		g = s.register(f, id, k, k)
 		s.behind.Go(func() { s.run(g, f) })
@@ -216,7 +245,7 @@ func (s *Store) ask(f *File, id string, from, to int) {
 	s.fetches.mu.Lock()
 	defer s.fetches.mu.Unlock()
 	for k := from; k <= to && k < f.Layout.Len(); k++ {
-		switch key := (blockKey{id, k}); {
+		switch key := (blockKey{file: id, chunk: k}); {
 		case s.fetches.pending[key] != nil, s.blocks.Has(key):
 		case s.opts.Disk.Has(diskKey(id, f.Layout.Chunk(k))):
 			s.behind.Go(func() { _, _ = s.block(s.ctx, f, id, k) })
@@ -239,9 +268,9 @@ func (s *Store) ask(f *File, id string, from, to int) {
 func (s *Store) register(f *File, id string, k, upTo int) *get {
 	c := f.Layout.Chunk(k)
 	g := &get{last: k, base: c.StoredOff, end: c.StoredOff + c.StoredLen, done: make(chan struct{})}
-	s.fetches.pending[blockKey{id, k}] = g
+	s.fetches.pending[blockKey{file: id, chunk: k}] = g
 	for j := k + 1; j <= upTo && j < f.Layout.Len(); j++ {
-		key, c := blockKey{id, j}, f.Layout.Chunk(j)
+		key, c := blockKey{file: id, chunk: j}, f.Layout.Chunk(j)
 		if c.StoredOff+c.StoredLen-g.base > MaxGet || s.fetches.pending[key] != nil ||
 			s.blocks.Has(key) || s.opts.Disk.Has(diskKey(id, c)) {
 			break
@@ -257,7 +286,7 @@ func (s *Store) register(f *File, id string, k, upTo int) *get {
 func (s *Store) forget(g *get, id string, k int) {
 	s.fetches.mu.Lock()
 	defer s.fetches.mu.Unlock()
-	if key := (blockKey{id, k}); s.fetches.pending[key] == g {
+	if key := (blockKey{file: id, chunk: k}); s.fetches.pending[key] == g {
 		delete(s.fetches.pending, key)
 	}
 }
@@ -284,8 +313,9 @@ const maxStreams = 256
 
 // ahead notes a read of chunks first..last and returns the last chunk to ask
 // for: more than was read when the volume is being read in order, twice as
-// much each time, up to maxAhead and a quarter of the memory budget.
-func (s *Store) ahead(f *File, id string, first, last int) int {
+// much each time, up to maxAhead and a quarter of the memory budget. jump says
+// that it is not being read in order.
+func (s *Store) ahead(f *File, id string, first, last int) (to int, jump bool) {
 	s.fetches.mu.Lock()
 	defer s.fetches.mu.Unlock()
 	st := s.fetches.streams[id]
@@ -296,7 +326,8 @@ func (s *Store) ahead(f *File, id string, first, last int) int {
 		st = &stream{next: -1}
 		s.fetches.streams[id] = st
 	}
-	return max(last, st.read(first, last, s.window(f)))
+	to = max(last, st.read(first, last, s.window(f)))
+	return to, st.streak == 0
 }
 
 // window returns how many chunks of f may be read ahead.

@@ -34,6 +34,9 @@ type Options struct {
 	Volume    volume.Options // of what is written
 	Memory    int64          // budget of decoded chunks in bytes; 0: 64 MiB
 	Disk      *cache.Dir     // stored bytes kept on disk; nil: none
+	// Near says that stored bytes cost little to read once more, as on a local
+	// disk. Then a read out of order decodes a chunk only as far as it needs.
+	Near bool
 }
 
 const defaultMemory = 64 << 20

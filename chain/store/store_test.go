@@ -161,6 +161,45 @@ func TestRequests(t *testing.T) {
 	})
 }
 
+// TestNear reads out of order where stored bytes are near: a chunk is decoded as
+// far as it is needed, whole when more of it is, and then not again.
+func TestNear(t *testing.T) {
+	eachLayer(t, func(t *testing.T, layer chain.Layer) {
+		if layer == chain.Plain {
+			t.Skip("nothing is inflated there")
+		}
+		seed := newBench(t, Options{})
+		data := content(200 * testChunk)
+		f := seed.put(t, layer, data)
+		b := seed.open(t, Options{Near: true})
+		used := func(k int, at, n int, calls int, bytes int64) {
+			t.Helper()
+			off := int(f.Layout.Chunk(k).PlainOff) + at
+			checkRead(t, b.Store, f, data, make([]byte, n), off)
+			got := b.count.Of(backendtest.Get)
+			if int(got.Calls) != calls || b.blocks.Used() != bytes {
+				t.Errorf("%d bytes at %d: %d requests, not %d; %d bytes are kept, not %d", n, off, got.Calls, calls, b.blocks.Used(), bytes)
+			}
+		}
+		const c = testChunk
+		used(50, 100, 50, 1, 150)       // the start
+		used(50, 10, 100, 1, 150)       // within it
+		used(50, 1000, 50, 2, 150+c)    // beyond: all of it
+		used(50, 3000, 500, 2, 150+c)   //
+		used(150, 3900, 10, 3, 150+2*c) // near the end: all of it
+		used(99, c-10, 20, 4, 150+4*c)  // two chunks
+		used(20, 0, 30, 5, 180+4*c)     // another start
+		used(20, 30, 30, 6, 180+5*c)    // the next bytes
+		used(20, 60, 30, 6, 180+5*c)    //
+		used(21, 0, 30, 7, 180+6*c)     // and on: in order now
+		used(21, 30, 30, 7, 180+6*c)    //
+		r := rand.New(rand.NewPCG(3, 4))
+		for range 500 {
+			checkRead(t, b.Store, f, data, make([]byte, r.IntN(1<<uint(r.IntN(14)))), r.IntN(len(data)+100))
+		}
+	})
+}
+
 func TestConcurrent(t *testing.T) {
 	b := newBench(t, Options{Memory: 40 * testChunk})
 	data := content(100 * testChunk)

@@ -130,6 +130,7 @@ func (l *Layout) inflateMembers(dst []byte, s *scratch, k int, in []byte, n int6
 		}
 		s.inflate.ResetBytes(in, dict)
 		for int64(len(dst)) < want {
+			s.inflate.Most = int(want - int64(len(dst)))
 			b, err := s.inflate.Next()
 			if err == io.EOF {
 				break

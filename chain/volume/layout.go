@@ -147,7 +147,23 @@ var scratches = sync.Pool{New: func() any { return new(scratch) }}
 // range that Chunk tells. It is verified before any of it is returned; damage
 // is a *chain.CorruptError. Safe for concurrent use.
 func (l *Layout) Decode(dst []byte, k int, stored []byte) ([]byte, error) {
+	return l.decode(dst, k, stored, l.Chunk(k))
+}
+
+// DecodeStart is Decode for the first n bytes of a chunk. In files of ours, whose
+// hashes are over what is stored, the rest is then verified but not inflated.
+func (l *Layout) DecodeStart(dst []byte, k int, stored []byte, n int64) ([]byte, error) {
 	c := l.Chunk(k)
+	if l.Own {
+		c.PlainLen = min(c.PlainLen, n)
+	}
+	dst, err := l.decode(dst, k, stored, c)
+	return dst[:min(int64(len(dst)), n)], err
+}
+
+// decode appends the first c.PlainLen bytes of chunk k to dst; all of it, unless
+// the file is of ours.
+func (l *Layout) decode(dst []byte, k int, stored []byte, c Chunk) ([]byte, error) {
 	if int64(len(stored)) != c.StoredLen {
 		return nil, l.corrupt(k, fmt.Sprintf("%d stored bytes, not %d", len(stored), c.StoredLen))
 	}
@@ -279,7 +295,7 @@ func (l *Layout) point(k int) *zran.Point {
 func (l *Layout) inflate(dst []byte, s *scratch, k int, in []byte, n int64) ([]byte, error) {
 	switch l.Layer {
 	case chain.Plain:
-		return append(dst, in...), nil
+		return append(dst, in[:min(n, int64(len(in)))]...), nil
 	case chain.Gzip:
 		return l.inflateMembers(dst, s, k, in, n)
 	}
@@ -305,6 +321,7 @@ func (l *Layout) inflate(dst []byte, s *scratch, k int, in []byte, n int64) ([]b
 	}
 	s.inflate.ResetBytes(in, dict)
 	for int64(len(dst)) < want {
+		s.inflate.Most = int(want-int64(len(dst))) + pgp.MaxHeader
 		b, err := s.inflate.Next()
 		if err != nil {
 			return nil, err

@@ -124,12 +124,37 @@ func checkLayout(t testing.TB, l *Layout, stored, plain []byte) {
 		if !bytes.Equal(part, keep) {
 			t.Fatal("Decode has changed its input")
 		}
+		checkStart(t, l, k, part, plain[at:at+c.PlainLen])
 		at += c.PlainLen
 	}
 	if at != int64(len(plain)) {
 		t.Fatalf("chunks end at %d of %d", at, len(plain))
 	}
 	checkMarshal(t, l)
+}
+
+// checkStart decodes the start of chunk k only, and of one that is damaged behind
+// what is wanted nothing.
+func checkStart(t testing.TB, l *Layout, k int, part, plain []byte) {
+	t.Helper()
+	for _, n := range []int{1, len(plain) / 3, len(plain) - 1, len(plain), len(plain) + 9} {
+		if n <= 0 {
+			continue
+		}
+		got, err := l.DecodeStart([]byte{'b'}[:0], k, part, int64(n))
+		if err != nil || !bytes.Equal(got, plain[:min(n, len(plain))]) {
+			t.Fatalf("%d bytes of chunk %d of %d: %d bytes, or wrong ones: %v", n, k, l.Len(), len(got), err)
+		}
+	}
+	if !l.Own {
+		return
+	}
+	bad := bytes.Clone(part)
+	bad[len(bad)-1] ^= 1
+	var corrupt *chain.CorruptError
+	if got, err := l.DecodeStart(nil, k, bad, 1); !errors.As(err, &corrupt) || len(got) > 0 {
+		t.Fatalf("a damaged chunk %d of %d: %d bytes, %v", k, l.Len(), len(got), err)
+	}
 }
 
 // checkMarshal takes a Layout through its stored form.

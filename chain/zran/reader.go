@@ -39,6 +39,9 @@ type Reader struct {
 	// Next ends at block boundaries that far from the last Mark, and within a
 	// block at twice the distance. 0: no Points.
 	Spacing int64
+	// Most bounds how much output Next makes at a time, roughly, for who
+	// needs no more; 0: only the buffer does. Reset leaves it.
+	Most int
 
 	src     *bufio.Reader // or
 	mem     []byte        // the rest of the input
@@ -53,6 +56,7 @@ type Reader struct {
 	lo  int   // start of the history
 	rp  int   // start of what Next has not returned
 	wp  int   // end of the output
+	end int   // where Next stops, at the end of the buffer or before
 	out int64 // output of the stream up to buf[wp]
 
 	state  state
@@ -121,6 +125,10 @@ func (r *Reader) Next() ([]byte, error) {
 			r.slide()
 		}
 		r.points.due(r.wp)
+		r.end = windowLen + outLen
+		if r.Most > 0 {
+			r.end = min(r.end, r.wp+r.Most)
+		}
 		r.fill()
 		if b := r.buf[r.rp:r.wp]; len(b) > 0 {
 			r.out += int64(len(b))
@@ -369,7 +377,7 @@ func (r *Reader) copyStored(in []byte, pos int) int {
 	if r.tailErr != nil {
 		real -= padding
 	}
-	room := max(windowLen+outLen-r.wp, 0)
+	room := max(r.end-r.wp, 0)
 	n := min(r.stored, max(real-pos, 0), room)
 	copy(r.buf[r.wp:], in[pos:pos+n])
 	r.wp += n
@@ -493,7 +501,7 @@ loop:
 
 // stop returns where in the buffer inflate must return.
 func (r *Reader) stop() int {
-	stop := windowLen + outLen
+	stop := r.end
 	if r.Spacing > 0 {
 		left := 2*r.Spacing - (r.out + int64(r.wp-r.rp) - r.points.last)
 		if left < int64(stop-r.wp) {

@@ -88,7 +88,7 @@ func scan(t testing.TB, stream []byte, spacing int64) ([]byte, []*Point, *Reader
 
 // inflaters returns the implementations that must read segments.
 func inflaters() map[string]func(src, dict []byte) ([]byte, error) {
-	std, kp, own := stdflate.NewReader(nil), flate.NewReader(nil), &Reader{}
+	std, kp, own, sips := stdflate.NewReader(nil), flate.NewReader(nil), &Reader{}, &Reader{Most: 1}
 	return map[string]func(src, dict []byte) ([]byte, error){
 		"std": func(src, dict []byte) ([]byte, error) {
 			std.(stdflate.Resetter).Reset(bytes.NewReader(src), dict)
@@ -102,6 +102,11 @@ func inflaters() map[string]func(src, dict []byte) ([]byte, error) {
 			own.ResetBytes(src, dict)
 			return readAll(own)
 		},
+		"own, a little at a time": func(src, dict []byte) ([]byte, error) {
+			sips.Most = sips.Most%1000 + 37
+			sips.ResetBytes(src, dict)
+			return readAll(sips)
+		},
 	}
 }
 
@@ -110,6 +115,9 @@ func readAll(r *Reader) ([]byte, error) {
 	for {
 		b, err := r.Next()
 		out = append(out, b...)
+		if r.Most > 0 && len(b) > r.Most+maxMatch {
+			return out, fmt.Errorf("%d bytes at a time", len(b))
+		}
 		if err == io.EOF {
 			return out, nil
 		}

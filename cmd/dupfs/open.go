@@ -94,6 +94,7 @@ func (e *environ) storeOptions(c *cli.Context, a *archive) (o store.Options, err
 			Manifest: c.String("file-prefix-manifest"), Signature: c.String("file-prefix-signature"),
 		},
 		TempDir: c.String("tempdir"),
+		Near:    strings.HasPrefix(a.url, "file:"),
 	}
 	if o.Memory, err = byteCount(c, "memory"); err != nil {
 		return o, err
