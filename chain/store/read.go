@@ -219,13 +219,18 @@ func (s *Store) decodeChunk(ctx context.Context, f *File, k int, stored []byte, 
 func (s *Store) stored(ctx context.Context, f *File, id string, k int) ([]byte, error) {
 	s.fetches.mu.Lock()
 	g := s.fetches.pending[blockKey{file: id, chunk: k}]
-	if g == nil {
+	alone := g == nil
+	if alone {
 		g = s.register(f, id, k, k)
-		s.behind.Go(func() { s.run(g, f) })
+		s.behind.Add(1)
 	}
 	s.fetches.mu.Unlock()
 	defer s.forget(g, id, k)
 	s.counts.misses.Add(1)
+	if alone { // whoever waits for this fill need not, so it can be done here
+		s.run(g, f)
+		s.behind.Done()
+	}
 	select {
 	case <-g.done:
 	case <-ctx.Done():
