@@ -49,7 +49,8 @@ type Merger struct {
 	last    chain.Path
 	any     bool
 	fresh   bool // nothing was merged before, so that every path is new
-	careful bool // paths do not ascend
+	careful bool // paths do not ascend, or one is below what is no directory
+	lastDir bool // last is a directory
 	groups  bool // some record has a link group
 }
 
@@ -188,10 +189,10 @@ func (m *Merger) Runs(runs []Run) error { return m.runs.add(runs) }
 // Record adds what the set says of a path. A File without runs counts as not
 // known yet, unless its size is 0.
 func (m *Merger) Record(r *Record) error {
-	if m.any && r.Path.Compare(m.last) <= 0 {
+	if m.any && (r.Path.Compare(m.last) <= 0 || !m.lastDir && m.last.Has(r.Path)) {
 		m.careful = true
 	}
-	m.any, m.last = true, r.Path
+	m.any, m.last, m.lastDir = true, r.Path, r.Type == chain.Dir
 	if m.careful {
 		if err := m.flush(); err != nil {
 			return err
