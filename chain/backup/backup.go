@@ -52,6 +52,7 @@ type Options struct {
 	Forks []time.Time
 
 	Selection *selection.Selection // nil: everything
+	Only      *Listed              // what of the source there is at all, before Selection; nil: everything
 	Hostname  string               // "": left out of the manifest
 	Localdir  string               // source as the manifest has it; "": left out
 
@@ -70,6 +71,7 @@ type Options struct {
 	Owner   string       // what ReadJournal returns: how the set is written, for the caller to compare
 	Resume  *Interrupted // go on with this run: its set, with the time it had. Layer, Now and Last are not looked at
 
+	CopyLinks      bool // store what symbolic links lead to, in their place
 	DryRun         bool // compare and count only; nothing is created, st may be nil
 	SkipEmpty      bool // write no set if nothing has changed
 	NoFilesChanged bool // leave the list of changed files out of the manifest

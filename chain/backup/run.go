@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -248,10 +249,11 @@ func (r *run) plan(ctx context.Context, items, jobs chan<- *item) error {
 			return err
 		}
 	}
-	w := &walker{sel: r.o.Selection, v: p, facts: &r.facts, hooks: r.o.hooks}
+	w := &walker{sel: r.o.Selection, v: p, facts: &r.facts, hooks: r.o.hooks, follow: r.o.CopyLinks, only: r.o.Only}
 	if err := w.walk(ctx, r.src); err != nil {
 		return err
 	}
+	r.o.Only.missing(func(path chain.Path) { r.notice(Notice{Unreadable, path, fs.ErrNotExist}) })
 	r.o.Progress.Walked.Store(true)
 	return p.finish()
 }

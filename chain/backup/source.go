@@ -51,17 +51,20 @@ type source struct {
 	ctime    int64 // nanoseconds since 1970
 	dir      *directory
 	name     string // to open it in dir; "" for the root, which dir is, or holds alone
+	follow   bool   // name is a link: what it leads to is stored
 	xattrs   bool   // Xattrs were read
 	version  uint64 // of a file of an archive; dir is nil then
 }
 
-// openDir opens a directory below parent, or, with parent nil, any path,
-// following links.
-func openDir(parent *directory, name string) (*directory, error) {
+// openDir opens a directory below parent, or, with parent nil, any path. The
+// last part of it may be a link if follow says so.
+func openDir(parent *directory, name string, follow bool) (*directory, error) {
 	flags := unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 	at := unix.AT_FDCWD
-	if parent != nil {
+	if !follow {
 		flags |= unix.O_NOFOLLOW
+	}
+	if parent != nil {
 		at = parent.fd()
 	}
 	fd, err := retry(func() (int, error) { return unix.Openat(at, name, flags, 0) })
@@ -91,6 +94,12 @@ func (d *directory) lstat(name string) (st unix.Stat_t, err error) {
 	return st, err
 }
 
+// stat returns what the file system says of what name leads to.
+func (d *directory) stat(name string) (st unix.Stat_t, err error) {
+	_, err = retry(func() (int, error) { return 0, unix.Fstatat(d.fd(), name, &st, 0) })
+	return st, err
+}
+
 // holds reports whether an entry name exists in the directory child of d.
 func (d *directory) holds(child, name string) bool {
 	_, err := d.lstat(child + "/" + name)
@@ -98,7 +107,8 @@ func (d *directory) holds(child, name string) bool {
 }
 
 // openFile opens a file for reading without waiting for fifos and without
-// following links. The root has no name: it is open already.
+// following links, unless the link is what is stored. The root has no name: it
+// is open already.
 func (s *source) openFile() (*os.File, error) {
 	if s.name == "" {
 		fd, err := unix.FcntlInt(s.dir.f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -109,9 +119,11 @@ func (s *source) openFile() (*os.File, error) {
 		_, err = f.Seek(0, io.SeekStart)
 		return f, err
 	}
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(s.dir.fd(), s.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	})
+	flags := unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	if s.follow {
+		flags &^= unix.O_NOFOLLOW
+	}
+	fd, err := retry(func() (int, error) { return unix.Openat(s.dir.fd(), s.name, flags, 0) })
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +222,9 @@ func (s *source) loadXattrs(src string, root bool) error {
 	list, get := unix.Listxattr, unix.Getxattr
 	if s.name != "" {
 		path += "/" + s.name
-		list, get = unix.Llistxattr, unix.Lgetxattr
+		if !s.follow {
+			list, get = unix.Llistxattr, unix.Lgetxattr
+		}
 	}
 	var err error
 	s.Xattrs, err = xattrs(root,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,13 @@ type walker struct {
 	root    uint64 // number of the root's file system
 	pending []*source
 	facts   *facts
+	only    *Listed // nil: everything
+	follow  bool    // store what links lead to
+	above   []inode // with follow: the directories that are open, the root first
 }
+
+// inode names a file of this machine.
+type inode struct{ dev, ino uint64 }
 
 // walk visits src, which may be a link to a directory or file.
 func (w *walker) walk(ctx context.Context, src string) error {
@@ -46,13 +53,14 @@ func (w *walker) walk(ctx context.Context, src string) error {
 	if err := w.v.entry(s); err != nil || !isDir {
 		return err
 	}
+	w.above = append(w.above, inode{s.dev, s.ino})
 	return w.children(ctx, s.dir, chain.Root)
 }
 
 // open opens the root.
 func (w *walker) open(src string) (*source, bool, error) {
 	var st unix.Stat_t
-	d, err := openDir(nil, src)
+	d, err := openDir(nil, src, true)
 	isDir := err == nil
 	if errors.Is(err, unix.ENOTDIR) {
 		d, err = openRootFile(src)
@@ -119,16 +127,22 @@ func (w *walker) child(ctx context.Context, d *directory, p chain.Path, name str
 	if len(p) > maxPath {
 		return w.lost(p, errors.New("its path is too long"))
 	}
+	if !w.only.wants(p) {
+		return nil
+	}
 	st, err := d.lstat(name)
 	if err != nil {
 		return w.lost(p, err)
+	}
+	s := &source{dir: d, name: name}
+	s.Path = p
+	if w.follow && typeOf(uint32(st.Mode)) == chain.Symlink {
+		st, s.follow = w.target(d, name, st)
 	}
 	verdict := w.judge(d, p, name, &st)
 	if verdict == selection.Exclude {
 		return nil
 	}
-	s := &source{dir: d, name: name}
-	s.Path = p
 	if typeOf(uint32(st.Mode)) == chain.Dir {
 		return w.childDir(ctx, s, verdict)
 	}
@@ -148,10 +162,20 @@ func (w *walker) child(ctx context.Context, d *directory, p chain.Path, name str
 	return w.v.entry(s)
 }
 
+// target returns what a link leads to and true. One that leads nowhere, or to a
+// directory that the walk is in, is stored as a link.
+func (w *walker) target(d *directory, name string, link unix.Stat_t) (st unix.Stat_t, follow bool) {
+	st, err := d.stat(name)
+	if err != nil || slices.Contains(w.above, inode{uint64(st.Dev), st.Ino}) {
+		return link, false
+	}
+	return st, true
+}
+
 // childDir visits a directory and what is in it. Its facts are those of the
 // directory that is open, should another one have taken its place.
 func (w *walker) childDir(ctx context.Context, s *source, verdict selection.Verdict) error {
-	d, err := openDir(s.dir, s.name)
+	d, err := openDir(s.dir, s.name, s.follow)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return w.closed(s, err)
 	}
@@ -164,6 +188,8 @@ func (w *walker) childDir(ctx context.Context, s *source, verdict selection.Verd
 		return w.lost(s.Path, err)
 	}
 	w.facts.fill(s, &st)
+	w.above = append(w.above, inode{s.dev, s.ino})
+	defer func() { w.above = w.above[:len(w.above)-1] }()
 	depth := len(w.pending)
 	w.pending = append(w.pending, s)
 	if verdict == selection.Include {
@@ -181,7 +207,11 @@ func (w *walker) childDir(ctx context.Context, s *source, verdict selection.Verd
 // closed visits a directory that may not be read: what is known of it is
 // stored, and what the base has below it stays.
 func (w *walker) closed(s *source, cause error) error {
-	st, err := s.dir.lstat(s.name)
+	look := s.dir.lstat
+	if s.follow {
+		look = s.dir.stat
+	}
+	st, err := look(s.name)
 	if err != nil || typeOf(uint32(st.Mode)) != chain.Dir {
 		return w.lost(s.Path, cause)
 	}

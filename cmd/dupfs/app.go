@@ -116,6 +116,7 @@ func (g *grammar) add(f cli.Flag) {
 	if d, ok := f.(cli.DocGenerationFlag); ok {
 		o.value = d.TakesValue()
 	}
+	o.pair = o.name == "rename"
 	for _, n := range names {
 		if old, ok := g.options[n]; ok && old != o {
 			panic(fmt.Sprintf("option %s means two things", n))

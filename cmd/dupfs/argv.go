@@ -19,7 +19,11 @@ type grammar struct {
 type option struct {
 	name  string // its first name
 	value bool   // takes a value
+	pair  bool   // takes two, which arrange joins with pairSeparator
 }
+
+// pairSeparator is between the two values of an option.
+const pairSeparator = "\x00"
 
 // usageError is a mistake on the command line.
 type usageError struct{ text, hint string }
@@ -95,6 +99,12 @@ func (g *grammar) option(arg string, args []string) (spelt, rest []string, err e
 		return nil, nil, usagef("option --%s needs a value", opt.name)
 	case !attached:
 		value, args = args[0], args[1:]
+	}
+	if opt.pair {
+		if len(args) == 0 {
+			return nil, nil, usagef("option --%s needs two values", opt.name)
+		}
+		value, args = value+pairSeparator+args[0], args[1:]
 	}
 	return []string{dashed(opt.name) + "=" + value}, args, nil
 }

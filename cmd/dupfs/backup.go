@@ -35,6 +35,8 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			&cli.Int64Flag{Name: "volsize", Value: 200, Usage: "size of volumes in `MiB`"},
 			&cli.IntFlag{Name: "full-if-n-inc", Hidden: true, Usage: "make it a full backup if the last one has `N` increments"},
 			&cli.StringFlag{Name: "full-if-older-than", Usage: "make it a full backup if the last one is older than `TIME`"},
+			&cli.BoolFlag{Name: "copy-links", Usage: "store what symbolic links lead to, in their place"},
+			&cli.StringFlag{Name: "files-from", Usage: "back up only what `FILE` lists: paths in SOURCE, a line each; of a directory only itself"},
 			&cli.BoolFlag{Name: "allow-source-mismatch", Usage: "go on though the chain is of another host or directory"},
 			&cli.BoolFlag{Name: "no-print-statistics", Usage: "leave the statistics out"},
 			&cli.BoolFlag{Name: "no-files-changed", Usage: "leave the list of changed files out of the manifest"},
@@ -131,6 +133,44 @@ func selectionOf(c *cli.Context, src string, rules []selection.Rule) (*selection
 		return nil, fail(selectionStatus(err), selectionWords(err, src, rules), "the first pattern that matches decides; what none matches is included")
 	}
 	return s, nil
+}
+
+// Duplicity's exit statuses for a bad --files-from.
+const (
+	exitAbsolutePath = 72
+	exitEmptyList    = 73
+)
+
+// filesFrom reads the list of --files-from, nil if there is none.
+func filesFrom(c *cli.Context) (*backup.Listed, error) {
+	file := c.String("files-from")
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fail(exitFileList, worded(fmt.Errorf("--files-from: %w", err), "", "Error opening file %s", file), "name a file of paths, a line each")
+	}
+	end := "\n"
+	if c.Bool("null-separator") {
+		end = "\x00"
+	}
+	var paths []chain.Path
+	for _, line := range strings.Split(string(text), end) {
+		switch p, ok := chain.ParsePath(line); {
+		case line == "":
+		case strings.HasPrefix(line, "/"):
+			return nil, fail(exitAbsolutePath, fmt.Errorf("--files-from: %q is an absolute path", line), "paths are relative to SOURCE")
+		case !ok:
+			return nil, fail(exitAbsolutePath, fmt.Errorf("--files-from: %q is no path in SOURCE", line), "paths are relative to SOURCE, and hold no \"..\"")
+		default:
+			paths = append(paths, p)
+		}
+	}
+	if len(paths) == 0 {
+		return nil, fail(exitEmptyList, fmt.Errorf("--files-from: %s lists nothing", file), "name a file of paths, a line each")
+	}
+	return backup.NewListed(paths), nil
 }
 
 // selectionStatus returns duplicity's exit status for a bad rule.
@@ -406,9 +446,12 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		Memory:  backupMemory,
-		TempDir: c.String("tempdir"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
+		TempDir: c.String("tempdir"), CopyLinks: c.Bool("copy-links"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
 		Progress: p, OnKnown: known.add, OnIndex: a.extend,
 		Journal: a.journal(), Owner: a.owner(c), Resume: in, SkipEmpty: skipEmpty,
+	}
+	if o.Only, err = filesFrom(c); err != nil {
+		return nil, err
 	}
 	e.follows(c, src, p, &o)
 	var on backup.Base

@@ -26,6 +26,7 @@ const (
 	exitHost        = 3  // the backup is of another host
 	exitInterrupted = 4  // by a signal
 	exitFilelist    = 7  // a list of patterns cannot be read
+	exitFileList    = 7  // a list of patterns or paths cannot be opened
 	exitSignKey     = 10 // the id of the signing key has not the right form
 	exitTarget      = 11 // the target of a restore exists
 	exitNoVerifyDir = 12 // the directory to compare with is missing

@@ -146,7 +146,7 @@ func TestConfigMistakes(t *testing.T) {
 		"[a]\nurl = " + url + "\nsource = src\n":              "config:3: source src is not an absolute",
 		"[a]\nurl = " + url + "\nno-encryption = perhaps\n":   "config:3: no-encryption: \"perhaps\" is neither",
 		"[a]\nurl = " + url + "\nwhatever\n":                  "config:3: no KEY = VALUE",
-		"[a]\nurl = " + url + "\ncopy-links = yes\n":          "config:3: option copy-links is not supported",
+		"[a]\nurl = " + url + "\nuse-gpgsm = yes\n":           "config:3: option use-gpgsm is not supported",
 		"[b]\nurl = " + url + "\n":                            "a is neither a URL nor an archive",
 		"[a]\nurl = ftp://user:geheim@host/dir\n":             "open to others",
 		"[a]\nurl = " + url + "\nfile-prefix = x\nsource=/\n": "no backup chains found",

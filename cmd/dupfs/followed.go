@@ -156,16 +156,22 @@ func (e *environ) unrestored(p chain.Path, err error) {
 	}, "%s: %v", p, err)
 }
 
-// volumesAt returns how many volumes a point is made of.
-func (a *archive) volumesAt(point chain.Point) (n int) {
+// setsAt returns the sets that a point is made of.
+func (a *archive) setsAt(point chain.Point) []*chain.Set {
 	for _, l := range a.snapshot.Collection().Lines {
-		n = 0
-		for _, s := range l.Sets {
-			n += len(s.Volumes)
+		for i, s := range l.Sets {
 			if s.End.Equal(point.Time) {
-				return n
+				return l.Sets[:i+1]
 			}
 		}
+	}
+	return nil
+}
+
+// volumesAt returns how many volumes a point is made of.
+func (a *archive) volumesAt(point chain.Point) (n int) {
+	for _, s := range a.setsAt(point) {
+		n += len(s.Volumes)
 	}
 	return n
 }

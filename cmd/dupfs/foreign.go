@@ -37,18 +37,15 @@ func ignoredFlags() []cli.Flag {
 // done here. To ignore them could cost data, so they are an error with a hint.
 func refusedOptions() map[string]string {
 	return map[string]string{
-		"copy-links":             "symbolic links are stored as links: back up the directory that they lead to",
 		"exclude-filelist-stdin": "give --exclude-filelist /dev/stdin",
 		"include-filelist-stdin": "give --include-filelist /dev/stdin",
 		"fail-on-volume":         "this is for duplicity's own tests",
 		"skip-volume":            "this is for duplicity's own tests",
-		"files-from":             "give --include-filelist FILE and --exclude '**'",
 		"filter-globbing":        "patterns are always globbing: see --include-regexp for others",
 		"filter-literal":         "patterns are always globbing: see --include-regexp for others",
 		"filter-regexp":          "give --include-regexp and --exclude-regexp",
 		"filter-ignorecase":      "begin a pattern with ignorecase:",
 		"filter-strictcase":      "patterns mind the case unless they begin with ignorecase:",
-		"rename":                 "restore the path by itself: --path-to-restore PATH URL DIR",
 		"use-gpgsm":              "archives are in OpenPGP, not S/MIME",
 	}
 }
@@ -90,7 +87,7 @@ func shareFlags(app *cli.App) {
 		c := app.Command(name)
 		has := flagNames(c)
 		for _, f := range common {
-			if n := f.Names()[0]; !has[n] && shared(n, name) {
+			if n := f.Names()[0]; !has[n] {
 				c.Flags = append(c.Flags, silent(f))
 			}
 		}
@@ -104,12 +101,6 @@ func flagNames(c *cli.Command) map[string]bool {
 		names[f.Names()[0]] = true
 	}
 	return names
-}
-
-// shared reports whether an option may be ignored by an action: a restore that
-// is to be a rehearsal must not write.
-func shared(option, action string) bool {
-	return option != "dry-run" || action != "restore"
 }
 
 // silent returns a flag with the names of f that changes nothing.

@@ -14,6 +14,7 @@ import (
 
 	"dupfs/backends"
 	"dupfs/chain"
+	"dupfs/chain/manifest"
 	"dupfs/chain/restore"
 	"dupfs/chain/selection"
 )
@@ -25,7 +26,7 @@ func restoreCommand(e *environ) *cli.Command {
 		ArgsUsage: "URL DIR",
 		Description: `dupfs restore URL /srv/restored
 dupfs restore --time 3D --path-to-restore home/letters URL ./letters`,
-		Flags:  slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), currentTimeFlag()}),
+		Flags:  slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), renameFlag(), dryRunFlag(), currentTimeFlag()}),
 		Action: func(c *cli.Context) error { return runRestore(c.Context, e, c) },
 	}
 }
@@ -62,6 +63,12 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
 		return notInArchive(err, p, point)
+	}
+	if tree, err = rename(ctx, c, tree, p); err != nil {
+		return err
+	}
+	if c.Bool("dry-run") {
+		return a.requiredVolumes(ctx, point, p)
 	}
 	cold, err := a.warnArchived(ctx, c, p, false)
 	if err != nil {
@@ -103,6 +110,24 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 		return fail(exitIncomplete, fmt.Errorf("everything was restored, but %s could not be set", plural(report.Warnings, "attribute")),
 			"the warnings above name them; owners need root, or --no-restore-ownership")
 	}
+	return nil
+}
+
+// requiredVolumes says which volumes a restore of a path reads.
+func (a *archive) requiredVolumes(ctx context.Context, point chain.Point, p chain.Path) error {
+	var files names
+	for _, s := range a.setsAt(point) {
+		m, err := a.manifest(ctx, s)
+		if err != nil {
+			return err
+		}
+		for _, v := range s.Volumes {
+			if slices.ContainsFunc(m.Volumes, func(row manifest.Volume) bool { return row.Number == v.Volume && row.MayHold(p) }) {
+				files = append(files, "\t"+v.File)
+			}
+		}
+	}
+	a.env.say(message{level: levelNotice, format: "Required volumes to restore:\n%s", args: []any{files}})
 	return nil
 }
 

@@ -33,7 +33,7 @@ type message struct {
 // without control characters.
 type name string
 
-// names are several, one a line.
+// names are several, one a line, and may be indented.
 type names []string
 
 // text returns what the log has.
@@ -52,7 +52,8 @@ func (m *message) render(spell func(string) string) string {
 		case names:
 			spelt := make([]string, len(a))
 			for k, n := range a {
-				spelt[k] = spell(n)
+				bare := strings.TrimPrefix(n, "\t")
+				spelt[k] = n[:len(n)-len(bare)] + spell(bare)
 			}
 			args[i] = strings.Join(spelt, "\n")
 		default:

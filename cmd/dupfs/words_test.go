@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -63,5 +64,73 @@ func TestChangesShown(t *testing.T) {
 	p.same("collection-status", "--show-changes-in-set", "0", "file://none")
 	if stock, ours, _, _ := p.run(nil, "collection-status", "--show-changes-in-set", "7", "file://t"); ours.code != stock.code {
 		t.Errorf("a set that is not there: exit %d, stock %d", ours.code, stock.code)
+	}
+}
+
+// What links lead to is stored, and what a list names, as duplicity does it
+// or, for lists, its newer versions.
+func TestWhatIsStored(t *testing.T) {
+	p := newPair(t)
+	p.both(`mkdir -p s/d o; echo 1 > s/a; echo 2 > o/b; mkdir o/sub; ln -s ../o s/lo; ln -s a s/la; ln -s ../a s/d/la
+		chmod 640 o/b; find s o -exec touch -h -d 2020-01-01 {} +`)
+	p.both("ln -s s linked")
+	p.same("--copy-links", "--no-encryption", "s", "file://t")
+	p.same("restore", "file://t", "out")
+	compareLines(t, "copied links", diskLines(t, p.path("ours", "out")), diskLines(t, p.path("stock", "out")))
+
+	w := p.in("ours")
+	w.write("s/d/e/f", "in a directory")
+	w.sh("ln -s .. s/d/up; ln -s nowhere s/dead; printf 'd/e\nla\nd/la\nno/such\n' > list")
+	w.dupfs("full", "--copy-links", "--no-encryption", "s", w.url("loop"))
+	if got := w.dupfs("ls", "-lR", w.url("loop")); strings.Count(got, " -> ") != 2 || !strings.Contains(got, "dead -> nowhere") || !strings.Contains(got, "d/up -> ..") {
+		t.Errorf("links that lead in a circle or nowhere:\n%s", got)
+	}
+	r := w.exec(nil, binary, "full", "--files-from", "list", "--no-encryption", "s", w.url("listed"))
+	if r.code != exitIncomplete || !strings.Contains(r.stderr, "no/such") {
+		t.Errorf("what is listed and missing: exit %d, %s", r.code, r.stderr)
+	}
+	if got, want := w.dupfs("ls", "-R", w.url("listed")), ".\nd\nd/e\nd/la\nla\n"; got != want {
+		t.Errorf("listed: %q, want %q", got, want)
+	}
+	w.sh("echo /abs > abs; : > empty")
+	for file, code := range map[string]int{"abs": exitAbsolutePath, "empty": exitEmptyList, "missing": exitFileList} {
+		if r := w.exec(nil, binary, "full", "--files-from", file, "--no-encryption", "s", w.url("x")); r.code != code {
+			t.Errorf("--files-from %s: exit %d, want %d\n%s", file, r.code, code, r.stderr)
+		}
+	}
+}
+
+// Renamed paths are restored where stock restores them, and a dry run only
+// names the volumes.
+func TestRename(t *testing.T) {
+	p := newPair(t)
+	p.both(`mkdir -p s/home/old/x s/home/zed; echo 1 > s/home/old/x/f; echo 2 > s/home/old/g; echo 3 > s/top; find s -exec touch -d 2020-01-01 {} +
+		duplicity -v0 --archive-dir cache --no-print-statistics --no-encryption s file://t`)
+	p.same("restore", "--dry-run", "file://t", "dry")
+	const f, g, top = "e5fa44f2b31c1fb553b6021e7360d07d5d91ff5e  ", "7448d8798a4380162d4b56f9b452e2f6f9e24e7a  ", "a3db5c13ff90a36963278c6a39e4ee3c22e2a436  "
+	names := func(dir, out string) string {
+		return p.in(dir).sh("cd " + out + "; find . -type f -exec sha1sum {} + | sort -k2")
+	}
+	if stock, ours, _, _ := p.run(nil, "restore", "--rename", "home/old", "home/new", "file://t", "out"); stock.code != 0 || ours.code != 0 {
+		t.Errorf("exit %d, stock %d\n%s", ours.code, stock.code, ours.stderr)
+	}
+	if o, s := names("ours", "out"), names("stock", "out"); o != s {
+		t.Errorf("restored\n%s\nstock\n%s", o, s)
+	}
+	// Stock writes where the order of paths lets it, and fails at others.
+	for n, test := range []struct{ args, want string }{
+		{"--rename home/old/ home/zed/old --rename top home/bottom", top + "./home/bottom\n" + g + "./home/zed/old/g\n" + f + "./home/zed/old/x/f\n"},
+		{"-r home --rename old/x zed/y", g + "./old/g\n" + f + "./zed/y/f\n"},
+	} {
+		out := "out" + fmt.Sprint(n)
+		p.in("ours").dupfs(append([]string{"restore", "file://t", out}, strings.Fields(test.args)...)...)
+		if got := names("ours", out); got != test.want {
+			t.Errorf("%s: restored\n%s", test.args, got)
+		}
+	}
+	for _, args := range [][]string{{"--rename", "no", "x"}, {"--rename", "top", "no/x"}, {"--rename", "top", "home"}, {"--rename", "top"}} {
+		if _, ours, _, _ := p.run(nil, append([]string{"restore", "file://t", "bad"}, args...)...); ours.code == 0 {
+			t.Errorf("%v: exit 0", args)
+		}
 	}
 }
