@@ -8,17 +8,28 @@ import (
 	"time"
 )
 
-// The limits of speed hold.
+// The limits of speed hold at each store.
 func TestSpeedLimits(t *testing.T) {
+	for i, s := range storesUnderTest(t) {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			testSpeedLimits(t, s, fmt.Sprintf("limits-%d-%d", os.Getpid(), i))
+		})
+	}
+}
+
+func testSpeedLimits(t *testing.T, s storeUnderTest, name string) {
 	w := newWorld(t)
-	w.env = append(w.env, swiftEnv(t, "")...)
-	target := fmt.Sprintf("swift://limits-%d", os.Getpid())
+	for _, v := range s.env {
+		w.env = append(w.env, strings.Replace(v, "=/DIR", "="+w.dir, 1))
+	}
+	target := fmt.Sprintf(s.url, name)
 	w.sh("mkdir src; head -c 3000000 /dev/urandom > src/file")
 	// A second's worth may go at once.
 	slow := func(args ...string) {
 		t.Helper()
 		began := time.Now()
-		w.dupfs(args...)
+		w.dupfs(append(args, s.opts...)...)
 		if took := time.Since(began); took < 1500*time.Millisecond {
 			t.Errorf("%v took only %v", args, took)
 		}
