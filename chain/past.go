@@ -22,6 +22,10 @@ type Past interface {
 	// Spot returns one of the names beneath a place. fs.ErrNotExist if no point
 	// has it.
 	Spot(ctx context.Context, place uint64, name string) (Spot, error)
+	// Parent returns the place of the directory that a place is in, 0 for the
+	// root; ParentDir does so for a directory of a point.
+	Parent(ctx context.Context, place uint64) (uint64, error)
+	ParentDir(ctx context.Context, point uint32, dir uint64) (uint64, error)
 	// Versions returns the versions of a place that differ, the oldest first.
 	Versions(ctx context.Context, place uint64) ([]PastVersion, error)
 	// PointOf returns the first point that has a version. fs.ErrNotExist if

@@ -109,6 +109,9 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	}
 	r := f.begin(cancel, in.Pid)
 	defer r.end()
+	if name == "." || name == ".." {
+		return f.fail("look up in", in.NodeId, f.lookupDots(r, in.NodeId, name, out))
+	}
 	if isView(in.NodeId) {
 		return f.fail("look up in", in.NodeId, f.viewLookup(r, in.NodeId, name, out))
 	}

@@ -93,6 +93,7 @@ func (s *Server) serve(f *fileSystem, fd int) error {
 		EnableAcl:                f.opts.AllowOther, // the mode of a file with an access list lets in too many
 		DisableXAttrs:            f.opts.NoXattrs,
 		DisableSplice:            true,
+		ExtraCapabilities:        fuse.CAP_EXPORT_SUPPORT, // see export.go
 		Logger:                   log.New(logWriter{f}, "", 0),
 		PanicHandler:             f.panicked,
 	})

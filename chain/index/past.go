@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io/fs"
 
 	"dupfs/chain"
 )
@@ -50,6 +51,19 @@ func (c *Catalog) names(ctx context.Context, st *sql.Stmt, args ...any) ([]Name,
 		all = append(all, n)
 	}
 	return all, bad(rows.Err())
+}
+
+// Parent returns the number of the directory that a path is in, 0 for the root.
+func (c *Catalog) Parent(ctx context.Context, path int64) (parent int64, err error) {
+	if path <= rootPath {
+		return 0, nil
+	}
+	var name []byte
+	err = c.st.path.QueryRowContext(context.WithoutCancel(ctx), path).Scan(&parent, &name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, fs.ErrNotExist
+	}
+	return parent, bad(err)
 }
 
 // maxChanged bounds the directories that Changed returns.

@@ -42,8 +42,45 @@ func (a *Archive) newestFirst() []sighting {
 	return all
 }
 
+// Parent implements chain.Past.
+func (a *Archive) Parent(ctx context.Context, place uint64) (parent uint64, err error) {
+	err = a.inPlace(ctx, place, func(l *line, c *index.Catalog, path int64) error {
+		up, err := c.Parent(ctx, path)
+		if err == nil && up != 0 {
+			parent = l.place(up)
+		}
+		return err
+	})
+	return parent, err
+}
+
+// ParentDir implements chain.Past.
+func (a *Archive) ParentDir(ctx context.Context, point uint32, dir uint64) (parent uint64, err error) {
+	t, err := a.Tree(ctx, point)
+	if err != nil {
+		return 0, err
+	}
+	tr := t.(*tree)
+	err = tr.line.do(ctx, tr.ord, func(c *index.Catalog) error {
+		up, err := c.Parent(ctx, int64(dir))
+		parent = uint64(up)
+		return err
+	})
+	return parent, err
+}
+
 // pathOf returns the path of a place.
 func (a *Archive) pathOf(ctx context.Context, place uint64) (p chain.Path, err error) {
+	err = a.inPlace(ctx, place, func(_ *line, c *index.Catalog, path int64) error {
+		p, err = c.PathOf(ctx, path)
+		return err
+	})
+	return p, err
+}
+
+// inPlace calls fn with the line of a place, its catalog with all of its sets,
+// and the number of the path in it.
+func (a *Archive) inPlace(ctx context.Context, place uint64, fn func(l *line, c *index.Catalog, path int64) error) error {
 	a.mu.Lock()
 	l := a.slots[place>>pathBits]
 	if l != nil && a.lines[l.key] != l {
@@ -51,7 +88,7 @@ func (a *Archive) pathOf(ctx context.Context, place uint64) (p chain.Path, err e
 	}
 	a.mu.Unlock()
 	if l == nil {
-		return "", fmt.Errorf("place %d: %w", place, fs.ErrNotExist)
+		return fmt.Errorf("place %d: %w", place, fs.ErrNotExist)
 	}
 	last := 0
 	for _, s := range a.newestFirst() {
@@ -59,11 +96,7 @@ func (a *Archive) pathOf(ctx context.Context, place uint64) (p chain.Path, err e
 			last = s.last
 		}
 	}
-	err = l.do(ctx, last, func(c *index.Catalog) error {
-		p, err = c.PathOf(ctx, int64(place&(1<<pathBits-1)))
-		return err
-	})
-	return p, err
+	return l.do(ctx, last, func(c *index.Catalog) error { return fn(l, c, int64(place&(1<<pathBits-1))) })
 }
 
 // sightings returns the lines that have or had the path of a place, that of
