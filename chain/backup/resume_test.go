@@ -300,3 +300,62 @@ func (w *world) checkEnd(n int) {
 		w.t.Errorf("call %d: %d sets for %d points", n, len(c.Chains[0].Sets), len(w.points))
 	}
 }
+
+// TestTornJournal cuts and spoils the journal of a run that died, as a loss of
+// power does. What is left of it is less to keep, or no journal, and never
+// something else; where there is something to keep the set is finished with it.
+func TestTornJournal(t *testing.T) {
+	w := newWorld(t, chain.Plain)
+	w.tiny()
+	w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
+	w.small()
+	w.stampDirs()
+	journal := filepath.Join(w.dir, "journal")
+	w.opts.Journal = journal
+	g := &grave{Backend: mem.New(), t: t, left: 10, journal: journal}
+	w.backend = g
+	if _, err := w.run(true); !errors.Is(err, errDead) {
+		t.Fatal(err)
+	}
+	must(t, os.WriteFile(journal, g.notes, 0o600))
+	whole, err := ReadJournal(journal)
+	must(t, err)
+	if len(whole.Kept) < 8 {
+		t.Fatalf("only %d volumes kept", len(whole.Kept))
+	}
+	seen := make(map[int]bool)
+	for n := 0; n < len(g.notes); n += 29 {
+		for _, flip := range []bool{false, true} {
+			if n%3 > 0 && flip {
+				continue
+			}
+			torn := slices.Clone(g.notes[:n])
+			if flip {
+				torn = slices.Clone(g.notes)
+				torn[n] ^= 1 << (n % 8)
+			}
+			must(t, os.WriteFile(journal, torn, 0o600))
+			in, err := ReadJournal(journal)
+			if err != nil {
+				if !errors.Is(err, ErrJournal) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if len(in.Kept) > len(whole.Kept) || !slices.Equal(in.Kept, whole.Kept[:len(in.Kept)]) {
+				t.Fatalf("%d, flip %v: %v kept", n, flip, in.Kept)
+			}
+			if k := len(in.Kept); k > 0 && !seen[k] {
+				seen[k] = true
+				w.backend, w.points, w.contents = storedIn(t, g.store), nil, nil
+				if w.now += 100_000; !w.again(in) {
+					t.Errorf("cut at %d: not gone on with", n)
+				}
+				w.checkEnd(n)
+			}
+		}
+	}
+	if len(seen) < 6 {
+		t.Errorf("finished from %v", seen)
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"dupfs/chain"
 	"dupfs/chain/difftar"
+	"dupfs/chain/store"
 	"dupfs/delta"
 )
 
@@ -94,7 +95,7 @@ func deltaOf(t testing.TB, literals ...string) string {
 
 // scanAll returns what a pass finds in a volume, a word for each entry.
 func scanAll(t testing.TB, plain []byte, last bool) (string, error) {
-	file, err := tempFile(os.TempDir())
+	file, err := store.TempFile(os.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +217,7 @@ func FuzzPass(f *testing.F) {
 // Nothing is left of a temporary file.
 func TestTempFile(t *testing.T) {
 	dir := t.TempDir()
-	file, err := tempFile(dir)
+	file, err := store.TempFile(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +225,7 @@ func TestTempFile(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Fatal(left, err)
 	}
-	if _, err := tempFile(filepath.Join(dir, "not", "there")); err == nil {
+	if _, err := store.TempFile(filepath.Join(dir, "not", "there")); err == nil {
 		t.Fatal("no error")
 	}
 }

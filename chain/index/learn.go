@@ -12,6 +12,7 @@ import (
 
 	"dupfs/chain"
 	"dupfs/chain/difftar"
+	"dupfs/chain/store"
 	"dupfs/delta"
 )
 
@@ -351,7 +352,7 @@ func (c *Catalog) more(ctx context.Context, version int64, volume int) error {
 // assemble stores the runs of the version that src reads. The pieces are read
 // before anything is locked.
 func (c *Catalog) assemble(ctx context.Context, src *pieceReader) error {
-	file, err := tempFile(filepath.Dir(c.path))
+	file, err := store.TempFile(filepath.Dir(c.path))
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func ReadVolume(ctx context.Context, st *store.Store, f chain.Stored, sha1 []byt
 		return nil, err
 	}
 	p := &Pass{Volume: f}
-	if p.file, err = tempFile(dir); err != nil {
+	if p.file, err = store.TempFile(dir); err != nil {
 		return nil, closing(err, sc)
 	}
 	err = p.scan(ctx, sc, last)
@@ -73,19 +73,6 @@ func closing(err error, c io.Closer) error {
 		err = cerr
 	}
 	return err
-}
-
-// tempFile returns a file that has no name any more.
-func tempFile(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "pass-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // scan writes what r holds to the file.
