@@ -180,7 +180,9 @@ func (in *Interrupted) Ready(ctx context.Context, st *store.Store, files []chain
 	kept := make(map[string]bool, len(in.Kept))
 	for _, f := range in.Kept {
 		if size, ok := there[f.File]; !ok || size >= 0 && size != f.Size {
-			return fmt.Errorf("%s is not there as it was stored", f.File)
+			if err := st.Check(ctx, f); err != nil { // a listing can be behind what is stored
+				return fmt.Errorf("%s is not there as it was stored: %w", f.File, err)
+			}
 		}
 		kept[f.File] = true
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"dupfs/backends"
@@ -125,9 +126,12 @@ func (w *Writer) upload(ctx context.Context, put func(context.Context, string, i
 	return w.s.checkSize(ctx, w.name.File, w.size)
 }
 
-// Check makes sure that a stored file is there with its size, where the
-// backend can tell.
+// Check makes sure that a stored file that no listing has is there with its
+// size.
 func (s *Store) Check(ctx context.Context, f chain.Stored) error {
+	if _, ok := s.backend.(backends.Stater); !ok {
+		return fmt.Errorf("%s: %w", f.File, fs.ErrNotExist)
+	}
 	return s.checkSize(ctx, f.File, f.Size)
 }
 

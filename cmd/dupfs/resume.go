@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"dupfs/backends"
 	"dupfs/chain"
 	"dupfs/chain/backup"
 	"dupfs/chain/selection"
@@ -132,7 +133,7 @@ func (a *archive) opensKept(ctx context.Context, c *cli.Context, in *backup.Inte
 	if err == nil {
 		err = a.samePassphrase(ctx, c, first)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, backends.ErrArchived) { // which nothing can open for now
 		return fmt.Errorf("the backup of %s was interrupted, and cannot be gone on with: %w", stamp(in.Set.End), err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -67,4 +68,68 @@ func TestTwoMachines(t *testing.T) {
 	}
 	w.dupfs("verify", "--compare-data", "--no-encryption", url, "src")
 	w.dupfs("--no-encryption", "src", url)
+}
+
+// What an interrupted backup left does not disturb another machine, which names
+// it, makes a set of its own, and can remove it; nor does that disturb the
+// first one.
+func TestLeftovers(t *testing.T) {
+	w := newWorld(t)
+	url := w.url("archive")
+	opts := []string{"--no-encryption"}
+	with := func(args ...string) []string { return append(args, opts...) }
+	w.write("src/file", "content\n")
+	w.dupfs(with("--current-time", at(0), "src", url)...)
+	w.sh("head -c 3500000 /dev/urandom > src/big")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := w.exec([]string{dyingVariable + "=after 3"}, self, with("--volsize", "1", "--current-time", at(1), "src", url)...); r.code != -1 {
+		t.Fatalf("exit %d\n%s", r.code, r.stderr)
+	}
+	elsewhere := w.freshCache()
+	on := func(args ...string) string {
+		t.Helper()
+		r := w.exec([]string{elsewhere}, binary, with(args...)...)
+		if r.code != 0 {
+			t.Fatalf("%s: exit %d\n%s", r.line, r.code, r.stderr)
+		}
+		return r.stdout + r.stderr
+	}
+	if out := on("status", url); !strings.Contains(out, "`dupfs cleanup URL` removes it") {
+		t.Error(out)
+	}
+	on("--current-time", at(2), "src", url)
+	on("verify", "--compare-data", url, "src")
+	w.stock("verify", "--no-encryption", "--compare-data", url, w.path("src"))
+	if out := on("cleanup", "--force", url); strings.Count(out, ".difftar") != 3 {
+		t.Error(out)
+	}
+	w.write("src/file", "other content\n")
+	r := w.exec(nil, binary, with("--current-time", at(3), "src", url)...)
+	if r.code != 0 || !strings.Contains(r.stderr, "is not gone on with") {
+		t.Errorf("exit %d\n%s", r.code, r.stderr)
+	}
+	w.dupfs(with("verify", "--compare-data", url, "src")...)
+	if out := on("status", url); strings.Contains(out, "incomplete") || !strings.Contains(out, "1 chain") {
+		t.Error(out)
+	}
+}
+
+// What stock left of an interrupted backup does not disturb.
+func TestStockLeftovers(t *testing.T) {
+	w := newWorld(t)
+	url := w.url("archive")
+	w.sh("mkdir src; head -c 2500000 /dev/urandom > src/big")
+	w.stock("full", "--no-encryption", "--volsize", "1", "--current-time", at(0), "src", url)
+	w.sh("rm archive/*.manifest archive/*.sigtar.gz; rm -r home/.cache/duplicity")
+	if out := w.dupfs("status", "--no-encryption", url); !strings.Contains(out, "incomplete") {
+		t.Error(out)
+	}
+	w.dupfs("--no-encryption", "--current-time", at(1), "src", url)
+	w.dupfs("verify", "--no-encryption", "--compare-data", url, "src")
+	w.stock("verify", "--no-encryption", "--compare-data", url, w.path("src"))
+	w.dupfs("cleanup", "--no-encryption", "--force", url)
+	w.dupfs("verify", "--no-encryption", "--compare-data", url, "src")
 }
