@@ -33,6 +33,9 @@ type Keys struct {
 	// AcceptUnauthenticated lets messages without any protection of their
 	// integrity be read (packet tag 9, written by GnuPG 1 for old keys).
 	AcceptUnauthenticated bool
+	// OnUnauthenticated is called with the name of the stored file whenever one
+	// of them is opened. nil: nobody is told.
+	OnUnauthenticated func(name string)
 
 	passphrases []string
 
@@ -214,8 +217,7 @@ func (k *Keys) Open(ctx context.Context, r *bufio.Reader, name string) (*Message
 		return nil, damaged(name, err)
 	}
 	if m.Tag == TagEncrypted && !k.AcceptUnauthenticated {
-		return nil, fmt.Errorf("%s: it has no protection of its integrity (OpenPGP packet 9, written by GnuPG 1 "+
-			"for old keys); it is read only if that is accepted explicitly", name)
+		return nil, fmt.Errorf("%s: %w", name, ErrUnauthenticated)
 	}
 	body, err := m.Body.Peek(probeLen)
 	if err != nil {
@@ -227,8 +229,15 @@ func (k *Keys) Open(ctx context.Context, r *bufio.Reader, name string) (*Message
 	if m.Session, err = k.find(ctx, esks, probe{m.Tag, body}); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	if m.Tag == TagEncrypted && k.OnUnauthenticated != nil {
+		k.OnUnauthenticated(name)
+	}
 	return m, nil
 }
+
+// ErrUnauthenticated says that a message is not read as nothing protects its
+// integrity: packet tag 9, which GnuPG 1 wrote for old keys.
+var ErrUnauthenticated = errors.New("it has no protection of its integrity, so that anybody may have changed it (OpenPGP packet 9)")
 
 // damaged names the file in an error of reading packets.
 func damaged(name string, err error) error {

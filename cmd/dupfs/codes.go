@@ -81,6 +81,7 @@ func classes() []class {
 		{errPassphraseEOF, exitException, "export PASSPHRASE, or give --passphrase-file FILE"},
 		{chain.ErrNoPassphrase, exitException, "export PASSPHRASE, or give --passphrase-file FILE"},
 		{pgp.ErrSigner, exitUnsigned, "without --sign-key it would be read; somebody else may have put it there"},
+		{pgp.ErrUnauthenticated, exitGPG, "GnuPG 1 wrote such files for old keys; --accept-unauthenticated reads them as they are"},
 		{pgp.ErrSignature, exitGPG, "it was changed after it was signed"},
 		{chain.ErrNoKey, exitGPG, "is PASSPHRASE the one this archive was made with, and the secret key here?"},
 		{snapshot.ErrBefore, exitNoPoint, "`dupfs status URL` lists the times there are backups of"},

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -34,14 +35,15 @@ func openpgpFlags() []cli.Flag {
 
 // openpgp is what the command line says of OpenPGP keys.
 type openpgp struct {
-	e        *environ
-	to       []string // recipients
-	hidden   []string
-	sign     string // "": nothing is signed, no signature is demanded
-	agent    bool
-	writes   bool // the command makes a backup
-	keyFiles [][]byte
-	gpg      *gnupg.GPG
+	e           *environ
+	to          []string // recipients
+	hidden      []string
+	sign        string // "": nothing is signed, no signature is demanded
+	agent       bool
+	unprotected bool // what has no protection of its integrity is read, too
+	writes      bool // the command makes a backup
+	keyFiles    [][]byte
+	gpg         *gnupg.GPG
 }
 
 // signKeyForm is what duplicity takes for the id of a signing key.
@@ -51,7 +53,7 @@ var signKeyForm = regexp.MustCompile(`^(0x)?([0-9A-Fa-f]{8}|[0-9A-Fa-f]{16}|[0-9
 func (e *environ) openpgpOf(c *cli.Context) (*openpgp, error) {
 	o := &openpgp{
 		e: e, to: c.StringSlice("encrypt-key"), hidden: c.StringSlice("hidden-encrypt-key"),
-		sign: c.String("sign-key"), agent: c.Bool("use-agent"),
+		sign: c.String("sign-key"), agent: c.Bool("use-agent"), unprotected: c.Bool("accept-unauthenticated"),
 	}
 	if c.Command != nil {
 		o.writes = slices.Contains([]string{"backup", "full", "incremental"}, c.Command.Name)
@@ -92,7 +94,13 @@ func (o *openpgp) keys(ctx context.Context, c *cli.Context, dir string) (*pgp.Ke
 		return nil, err
 	}
 	k := pgp.NewKeys(given...)
-	k.AcceptUnauthenticated = c.Bool("accept-unauthenticated")
+	k.AcceptUnauthenticated = o.unprotected
+	var once sync.Once
+	k.OnUnauthenticated = func(name string) {
+		once.Do(func() {
+			o.e.warn("%s and others like it: what is read may have been changed by anybody (--accept-unauthenticated)", name)
+		})
+	}
 	if len(given) == 0 && o.asks() {
 		k.Ask = func(context.Context) (string, error) { return o.e.secret(c, false) }
 	}
@@ -221,12 +229,17 @@ func (o *openpgp) demandSigner(ctx context.Context, keys *pgp.Keys) error {
 }
 
 // catalog returns the name of the directory of an archive's catalogs. What was
-// learned from files that nobody had to sign is not used where somebody must.
+// learned from files that nobody had to sign, or that anybody may have changed,
+// is not used where that must not be.
 func (o *openpgp) catalog() string {
-	if o.sign == "" {
-		return "catalog"
+	name := "catalog"
+	if o.sign != "" {
+		name += "-" + strings.TrimPrefix(strings.ToUpper(o.sign), "0X")
 	}
-	return "catalog-" + strings.TrimPrefix(strings.ToUpper(o.sign), "0X")
+	if o.unprotected {
+		name += "-unauthenticated"
+	}
+	return name
 }
 
 // target returns the public key that an id names: of the key files if one has
