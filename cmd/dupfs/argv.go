@@ -26,7 +26,10 @@ type option struct {
 const pairSeparator = "\x00"
 
 // usageError is a mistake on the command line.
-type usageError struct{ text, hint string }
+type usageError struct {
+	text, hint string
+	status     int // 0: exitUsage
+}
 
 func (e *usageError) Error() string { return e.text }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -27,6 +28,7 @@ const (
 	exitInterrupted = 4  // by a signal
 	exitFilelist    = 7  // a list of patterns cannot be read
 	exitFileList    = 7  // a list of patterns or paths cannot be opened
+	exitBadURL      = 8  // what should be a URL is none
 	exitSignKey     = 10 // the id of the signing key has not the right form
 	exitTarget      = 11 // the target of a restore exists
 	exitNoVerifyDir = 12 // the directory to compare with is missing
@@ -112,7 +114,7 @@ func classify(err error) (status int, hint string) {
 		if usage.hint == "" {
 			usage.hint = "dupfs --help, or dupfs COMMAND --help"
 		}
-		return exitUsage, usage.hint
+		return cmp.Or(usage.status, exitUsage), usage.hint
 	}
 	var sig errSignal
 	if errors.As(err, &sig) {

@@ -97,7 +97,7 @@ func (e *environ) archiveOf(cmd *cli.Command, f form, options, positionals []str
 	}
 	given := e.getenv(urlVariable)
 	if given == "" || len(positionals) < f.least-1 || len(positionals) >= f.most {
-		return nil, nil, unknownArchive(conf, f, positionals)
+		return nil, nil, unknownArchive(conf, cmd.Name, f, positionals)
 	}
 	a := conf.find(given)
 	if a == nil {
@@ -154,11 +154,14 @@ func withSource(cmd *cli.Command, a *namedArchive, options, positionals []string
 
 // unknownArchive explains a word in the place of a URL. It is nil where the
 // command says better what is missing.
-func unknownArchive(conf *config, f form, positionals []string) error {
+func unknownArchive(conf *config, verb string, f form, positionals []string) error {
 	if f.url >= len(positionals) || len(positionals) < f.least || len(positionals) > f.most {
 		return nil
 	}
 	err := &usageError{text: fmt.Sprintf("%s is neither a URL nor an archive in %s", positionals[f.url], conf.file)}
+	if slices.Contains(duplicityActions()[5:], verb) { // those that have a URL alone
+		err.status = exitBadURL
+	}
 	if names := conf.names(); len(names) > 0 {
 		err.hint = "archives there: " + strings.Join(names, ", ")
 	} else {

@@ -189,6 +189,9 @@ func (a *archive) Close() error {
 
 // tree returns the tree at the time that --time gives, and its point.
 func (a *archive) tree(ctx context.Context, c *cli.Context) (chain.Tree, chain.Point, error) {
+	if c.IsSet("time") && c.String("time") == "" {
+		return nil, chain.Point{}, usagef("--time is empty")
+	}
 	point, err := a.pointAt(ctx, c, c.String("time"))
 	if err != nil {
 		return nil, point, err
