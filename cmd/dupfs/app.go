@@ -43,6 +43,7 @@ func newApp(e *environ) *cli.App {
 			costCommand(e),
 			yesterdayCommand(e),
 			completionCommand(e),
+			manCommand(e),
 			restoreCommand(e),
 			verifyCommand(e),
 			statusCommand(e),
