@@ -15,6 +15,7 @@ import (
 	"dupfs/chain"
 	"dupfs/chain/index"
 	"dupfs/chain/manifest"
+	"dupfs/chain/sigtar"
 	"dupfs/chain/store"
 )
 
@@ -22,8 +23,9 @@ import (
 type File struct {
 	chain.Stored
 	Set  *chain.Set
-	SHA1 []byte // of a volume, as the manifest has it; nil if it has none
-	Last bool   // a volume, and the last one of its set
+	SHA1 []byte     // of a volume, as the manifest has it; nil if it has none
+	Last bool       // a volume, and the last one of its set
+	End  chain.Path // of a sigtar: the last path in the set's volumes
 }
 
 // Finding is something wrong with a set.
@@ -83,7 +85,7 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 	if s.Sigtar == nil {
 		l.wrong(s, "", ErrNoSigtar)
 	} else {
-		l.add(File{Stored: *s.Sigtar, Set: s})
+		l.add(File{Stored: *s.Sigtar, Set: s, End: man.Volumes[len(man.Volumes)-1].Last})
 	}
 	switch {
 	case s.Index != nil:
@@ -159,8 +161,8 @@ func (l *lister) sizes(ctx context.Context, s *chain.Set) error {
 }
 
 // Check reads a file to its end and verifies all that can be: its SHA-1, its
-// chunks, modification detection code and signature, and a volume's tar
-// structure. Damage is a *chain.CorruptError or fs.ErrNotExist. Temporary space
+// chunks, modification detection code and signature, a volume's tar structure,
+// and that a sigtar is that of its set. Damage is a *chain.CorruptError or fs.ErrNotExist. Temporary space
 // in dir: what a volume's members are called and where they are.
 func Check(ctx context.Context, st *store.Store, f File, dir string) error {
 	if f.Kind == chain.VolumeFile {
@@ -174,6 +176,45 @@ func Check(ctx context.Context, st *store.Store, f File, dir string) error {
 	if err != nil {
 		return err
 	}
+	if f.Kind == chain.SigtarFile {
+		return errors.Join(checkSigtar(ctx, st, f, r), r.Close())
+	}
 	_, err = io.Copy(io.Discard, r)
 	return errors.Join(err, r.Close())
+}
+
+// checkSigtar reads a sigtar and compares it with the manifest of its set.
+func checkSigtar(ctx context.Context, st *store.Store, f File, r io.Reader) error {
+	man, err := st.Open(ctx, *f.Set.Manifest)
+	if err != nil {
+		return err
+	}
+	var g sigtar.Agreement
+	err = manifest.ParseFileList(man, func(c manifest.Change) error {
+		if c.Kind != "deleted" {
+			g.List(c.Path)
+		}
+		return nil
+	})
+	if err = errors.Join(err, man.Close()); err != nil {
+		return err
+	}
+	in := sigtar.NewReader(r)
+	for {
+		m, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		g.Entry(m)
+	}
+	if err := in.Drain(); err != nil {
+		return err
+	}
+	if why := g.Verdict(f.End); why != "" {
+		return chain.Corrupt(f.File, why)
+	}
+	return nil
 }

@@ -388,14 +388,14 @@ func (m *merging) fromSigtar(ctx context.Context) error {
 	}
 	m.info.Sigtar = *m.set.Sigtar
 	err = m.cat.Merge(ctx, &m.info, func(mg *index.Merger) error {
-		var g agreement
-		if err := g.readList(ctx, m); err != nil {
+		var g sigtar.Agreement
+		if err := m.readList(ctx, &g); err != nil {
 			return err
 		}
 		if err := m.records(ctx, mg, sigtar.NewReader(sc), &g); err != nil {
 			return err
 		}
-		if why := g.verdict(m.man); why != "" {
+		if why := g.Verdict(m.man.Volumes[len(m.man.Volumes)-1].Last); why != "" {
 			return chain.Corrupt(m.set.Sigtar.File, why)
 		}
 		lay, err := sc.Layout()
@@ -421,8 +421,23 @@ func (m *merging) fromSigtar(ctx context.Context) error {
 	return err
 }
 
+// readList reads the manifest's list of new and changed files.
+func (m *merging) readList(ctx context.Context, g *sigtar.Agreement) error {
+	r, err := m.line.a.st.Open(ctx, *m.set.Manifest)
+	if err != nil {
+		return err
+	}
+	err = manifest.ParseFileList(r, func(c manifest.Change) error {
+		if c.Kind != "deleted" {
+			g.List(c.Path)
+		}
+		return nil
+	})
+	return errors.Join(err, r.Close())
+}
+
 // records merges the records of a sigtar.
-func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reader, g *agreement) error {
+func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reader, g *sigtar.Agreement) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -434,7 +449,7 @@ func (m *merging) records(ctx context.Context, mg *index.Merger, r *sigtar.Reade
 		if err != nil {
 			return err
 		}
-		g.entry(&s.Entry, s.Deleted)
+		g.Entry(s)
 		rec := &index.Record{Entry: s.Entry, Change: difftar.Snapshot, SigLen: -1}
 		switch {
 		case s.Deleted:

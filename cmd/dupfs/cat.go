@@ -48,7 +48,7 @@ func runCat(ctx context.Context, e *environ, c *cli.Context) error {
 		}
 		err = catFile(ctx, e.stdout, a.snapshot, tree, p)
 		if errors.Is(err, fs.ErrNotExist) {
-			return notInArchive(err, p, point)
+			return notInArchive(p, point)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)

@@ -139,7 +139,7 @@ func (a *archive) cost(ctx context.Context, c *cli.Context, p chain.Path, listed
 		})
 	}
 	if errors.Is(err, fs.ErrNotExist) && !isOffline(err) {
-		return nil, notInArchive(err, p, point)
+		return nil, notInArchive(p, point)
 	}
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ func runLs(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	err = list(ctx, tree, p, c.Bool("recursive"), show)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = notInArchive(err, p, point)
+		err = notInArchive(p, point)
 	}
 	return errors.Join(err, out.Flush())
 }

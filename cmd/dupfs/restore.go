@@ -62,7 +62,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
-		return notInArchive(err, p, point)
+		return notInArchive(p, point)
 	}
 	if tree, err = rename(ctx, c, tree, p); err != nil {
 		return err
@@ -207,7 +207,7 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context, rules []selectio
 		return err
 	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
-		return notInArchive(err, p, point)
+		return notInArchive(p, point)
 	}
 	if _, err := a.warnArchived(ctx, c, p, false); err != nil {
 		return err

@@ -18,7 +18,6 @@ type soak struct {
 	t      *testing.T
 	r      *rand.Rand
 	url    string
-	opts   []string
 	stock  func(args ...string) string // nil where stock cannot reach the store
 	tick   int                         // of the archive's clock
 	copies map[int64]string            // of each point, by its time

@@ -66,7 +66,7 @@ func runTar(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	if _, err := lookup(ctx, tree, p); isMissing(err) {
-		return notInArchive(err, p, point)
+		return notInArchive(p, point)
 	}
 	cold, err := a.warnArchived(ctx, c, p, false)
 	if err != nil {

@@ -97,8 +97,8 @@ func archivePath(s string) (chain.Path, error) {
 }
 
 // notInArchive gives a missing path duplicity's status.
-func notInArchive(err error, p chain.Path, point chain.Point) error {
-	err = worded(fmt.Errorf("%s not found in the backup of %s", p, stamp(point.Time)), "", "%s not found in archive - no files restored.", p)
+func notInArchive(p chain.Path, point chain.Point) error {
+	err := worded(fmt.Errorf("%s not found in the backup of %s", p, stamp(point.Time)), "", "%s not found in archive - no files restored.", p)
 	return fail(exitNoPath, err,
 		"`dupfs history URL PATH` shows when it was there")
 }

@@ -34,7 +34,7 @@ var allowed = map[string]string{
 	"chain/snapshot":  "chain/manifest chain/sigtar chain/difftar chain/index chain/store chain/volume delta",
 	"chain/backup":    "chain/selection chain/manifest chain/difftar chain/sigtar chain/store chain/volume chain/index chain/pgp delta",
 	"chain/restore":   "chain/internal/tarstream",
-	"chain/audit":     "chain/index chain/manifest chain/store",
+	"chain/audit":     "chain/index chain/manifest chain/sigtar chain/store",
 	"chain/repair":    "chain/difftar chain/index chain/manifest chain/sigtar chain/store delta",
 	"chain/chaintest": "",
 
