@@ -59,7 +59,7 @@ func TestErrors(t *testing.T) {
 		{"no mount point", nil, []string{"mount", url, "nodir"}, 23, "nodir", "mkdir"},
 		{"mount point not empty", nil, []string{"mount", url, "full-dir"}, 23, "not empty", "empty directory"},
 		{"mount point a file", nil, []string{"mount", url, "plain-file"}, 23, "not a directory", "directory"},
-		{"mount on the archive", nil, []string{"mount", url, w.path("archive")}, 23, "archive itself", "empty directory"},
+		{"mount on the archive", nil, []string{"mount", url, w.path("archive")}, 23, "is the archive", "empty directory"},
 		{"not mounted", nil, []string{"umount", "empty"}, 23, "not mounted", "mount"},
 		{"target exists", nil, []string{"restore", url, "full-dir"}, 11, "full-dir", "--force"},
 		{"path missing", nil, []string{"restore", "--path-to-restore", "no/where", url, "out"}, 19, "no/where", "history"},
@@ -73,7 +73,7 @@ func TestErrors(t *testing.T) {
 		{"no such command", nil, []string{"frobnicate"}, 2, "frobnicate", "--help"},
 		{"arguments missing", nil, []string{"restore", url}, 2, "expected 2", "URL DIR"},
 		{"two sources", nil, []string{"ls", "a", "b", "c"}, 2, "expected", "URL"},
-		{"no URL", nil, []string{"ls", "archive"}, 2, "not a URL", "--help"},
+		{"no URL", nil, []string{"ls", "archive"}, 2, "neither a URL", "a URL is like"},
 		{"pattern outside", nil, []string{"full", "--include", "/elsewhere/x", "--exclude", "**", "src", url}, 14, "/elsewhere/x", "pattern"},
 		{"bad size", nil, []string{"ls", "--memory", "much", url}, 2, "much", "--help"},
 	}
