@@ -125,9 +125,9 @@ func (e *environ) passphrase(c *cli.Context, twice bool) (string, error) {
 		case err != nil:
 			return "", err
 		case first != second:
-			fmt.Fprintln(e.stderr, "First and second passphrases do not match!  Please try again.")
+			e.tryAgain("First and second passphrases do not match!")
 		case first == "":
-			fmt.Fprintln(e.stderr, "Cannot use empty passphrase with symmetric encryption!  Please try again.")
+			e.tryAgain("Cannot use empty passphrase with symmetric encryption!")
 		default:
 			return first, nil
 		}
@@ -135,6 +135,15 @@ func (e *environ) passphrase(c *cli.Context, twice bool) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// tryAgain says why another passphrase is asked for.
+func (e *environ) tryAgain(why string) {
+	if e.duplicity { // which says it on its standard output
+		e.say(message{level: levelWarning, force: true, format: why + "  Please try again."})
+		return
+	}
+	fmt.Fprintln(e.stderr, why+"  Please try again.")
 }
 
 // passphraseFile reads the first line of a file.

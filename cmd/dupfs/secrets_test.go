@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -60,4 +61,25 @@ PASSPHRASE=geheim "$DUPFS" cat "$URL" letter
 		t.Errorf("%q", got)
 	}
 	contains(t, w.sh("cat missing"), "--password-command: exit status 1")
+}
+
+// Prompts come as duplicity's do, where a script answers them by a pipe.
+func TestPrompts(t *testing.T) {
+	w := newWorld(t)
+	w.asDuplicity()
+	w.noPassphrase()
+	w.write("src/letter", "dear\n")
+	stock := need.Program(t, "duplicity")
+	for _, typed := range []string{"", `a\nb\n\n\npw\npw\n`} {
+		var got [2]string
+		for i, program := range []string{stock, "duplicity"} {
+			url := w.url("archive" + filepath.Base(filepath.Dir(program)))
+			got[i] = w.sh(`rc=0; printf '` + typed + `' | setsid -w ` + program + ` full --no-print-statistics src ` + url + ` >out 2>err || rc=$?
+				echo $rc; grep 'try again' out || true; grep -o 'GnuPG passphrase.*: \|Retype.*: ' err`)
+		}
+		if got[0] != got[1] || !strings.Contains(got[0], "GnuPG passphrase for decryption: ") {
+			t.Errorf("typed %q: duplicity\n%s\ndupfs\n%s", typed, got[0], got[1])
+		}
+	}
+	w.want(0, "", []string{"PASSPHRASE=pw"}, "verify", w.url("archive."))
 }
