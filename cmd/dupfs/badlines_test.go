@@ -132,6 +132,7 @@ restore file://a plain
 --log-fd x collection-status file://a
 --log-fd collection-status file://a
 --rename x file://a out
+replicate file://a file://b
 `
 
 // words splits a line of badLines.
@@ -217,6 +218,7 @@ var otherStatus = map[string]string{
 	"remove-all-but-n-full x file://a":        "a traceback",
 	"remove-all-but-n-full 1.5 file://a":      "a traceback",
 	"remove-all-inc-of-but-n-full x file://a": "a traceback",
+	"replicate file://a file://b":             "it works",
 	"full --exclude  src file://b":            "a traceback",
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"dupfs/internal/need"
 )
 
 // same runs a command with both and compares exit status, standard output and
@@ -89,6 +91,10 @@ func TestWhatIsStored(t *testing.T) {
 	if r.code != exitIncomplete || !strings.Contains(r.stderr, "no/such") {
 		t.Errorf("what is listed and missing: exit %d, %s", r.code, r.stderr)
 	}
+	r = w.exec(nil, p.ours, "full", "--files-from", "list", "--no-encryption", "s", w.url("as-duplicity"))
+	if r.code != 0 || r.stderr != "" || !strings.Contains(r.stdout, "Error accessing possibly locked file s/no/such\n") || !strings.Contains(r.stdout, "Errors 1\n") {
+		t.Errorf("called as duplicity: exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
 	if got, want := w.dupfs("ls", "-R", w.url("listed")), ".\nd\nd/e\nd/la\nla\n"; got != want {
 		t.Errorf("listed: %q, want %q", got, want)
 	}
@@ -131,6 +137,40 @@ func TestRename(t *testing.T) {
 	for _, args := range [][]string{{"--rename", "no", "x"}, {"--rename", "top", "no/x"}, {"--rename", "top", "home"}, {"--rename", "top"}} {
 		if _, ours, _, _ := p.run(nil, append([]string{"restore", "file://t", "bad"}, args...)...); ours.code == 0 {
 			t.Errorf("%v: exit 0", args)
+		}
+	}
+}
+
+// Stock and dupfs share an archive directory: neither minds what the other
+// leaves there, and the lock of one stops the other.
+func TestSharedArchiveDir(t *testing.T) {
+	w := newWorld(t)
+	dir := []string{"--archive-dir", w.path("cache"), "--name", "both", "--no-encryption"}
+	url := w.url("a")
+	for n, program := range []func(...string) string{w.stock, w.dupfs, w.stock, w.dupfs} {
+		w.write("src/f", fmt.Sprint("version ", n))
+		w.sh("touch -d @" + at(n) + " src/f") // stock looks at whole seconds
+		program(append(dir, "--current-time", at(n), "src", url)...)
+	}
+	for n := range 4 {
+		if got := w.dupfs(append(dir, "cat", "--time", at(n), url, "f")...); got != fmt.Sprint("version ", n) {
+			t.Errorf("point %d: %q", n, got)
+		}
+	}
+	if out := w.stock(append(dir, "verify", url, "src")...); !strings.Contains(out, "are synchronized, no sync needed") && !strings.Contains(out, "Copying") {
+		t.Errorf("stock says\n%s", out)
+	}
+	if out := w.stock(append(dir, "collection-status", url)...); strings.Count(out, "Incremental ") != 3 || !strings.Contains(out, "No orphaned or incomplete") {
+		t.Errorf("stock sees\n%s", out)
+	}
+	// Whoever holds the lock as duplicity does.
+	hold := "exec " + need.Program(t, "python3") + ` -c 'import fcntl, os, sys
+f = open("cache/both/lockfile", "w"); fcntl.lockf(f, fcntl.LOCK_EX)
+sys.exit(os.spawnvp(os.P_WAIT, sys.argv[1], sys.argv[1:]) != int(os.environ["WANT"]))' `
+	for _, program := range []string{need.Program(t, "duplicity"), binary} {
+		r := w.exec([]string{"WANT=23"}, "/bin/bash", "-c", hold+program+" "+strings.Join(append(dir, "full", "src", url), " "))
+		if r.code != 0 {
+			t.Errorf("%s: it does not end with 23 while another one runs\n%s%s", program, r.stdout, r.stderr)
 		}
 	}
 }
