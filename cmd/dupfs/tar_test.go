@@ -38,9 +38,11 @@ func TestTar(t *testing.T) {
 		mkfifo pipe; mknod null c 1 3; mknod block b 7 1
 		name=$(printf 'n%.0s' $(seq 1 200)); mkdir -p "$name"; echo long > "$name/$name"; ln -s "$name/$name" longlink
 		echo odd > $'odd\n\xff\033 name'; echo umlaut > ä; ln ä dir/ä
-		setfattr -n user.colour -v blue one; setfattr -n user.bytes -v 0x00ff0a3d one; setfattr -n user.a=b%c -v x above
-		setfattr -n trusted.x -v y dir; setcap cap_net_raw+ep big 2>/dev/null || true
-		setfacl -m u:12345:rw,g:54321:r one; setfacl -d -m u:12345:rwx,o::- dir; setfacl -m u:12345:rwx dir
+		if setfattr -n user.colour -v blue one 2>/dev/null; then # not every file system has them
+			setfattr -n user.bytes -v 0x00ff0a3d one; setfattr -n user.a=b%c -v x above; setfattr -n trusted.x -v y dir
+			setcap cap_net_raw+ep big 2>/dev/null || true
+			setfacl -m u:12345:rw,g:54321:r one; setfacl -d -m u:12345:rwx,o::- dir; setfacl -m u:12345:rwx dir
+		fi
 		chown 1234:54321 big; chmod 6755 big; chmod 1777 empty; chmod 0 above`)
 	url := w.url("archive")
 	w.dupfs("full", "--volsize", "1", "src", url)
@@ -55,7 +57,8 @@ func TestTar(t *testing.T) {
 		w.write("b", out)
 		t.Errorf("what restore and tar made differ:\n%s", w.sh("diff -U 2 a b || true"))
 	}
-	if !strings.Contains(out, "user.bytes=0x00ff0a3d") || !strings.Contains(out, "system.posix_acl_default") || strings.Count(out, "\n") < 90 {
+	attrs := strings.Contains(w.sh("getfattr -d src/one"), "user.colour")
+	if attrs && (!strings.Contains(out, "user.bytes=0x00ff0a3d") || !strings.Contains(out, "system.posix_acl_default")) || strings.Count(out, "\n") < 80 {
 		t.Errorf("that is not everything:\n%s", out)
 	}
 	for _, name := range []string{"hole", "sparse", "smallhole"} {
