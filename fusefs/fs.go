@@ -25,6 +25,7 @@ type fileSystem struct {
 	forest  chain.Forest
 	past    chain.Past // the forest, if it is one; else nil
 	pairs   pairs
+	recent  recent
 	uses    uses
 	opts    Options
 	base    context.Context // ends with the mount

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync"
+	"time"
 
 	"dupfs/chain"
 
@@ -150,7 +151,7 @@ func (f *fileSystem) childEntry(ctx context.Context, c *child, out *fuse.EntryOu
 	if c.node == nil {
 		return f.viewEntry(ctx, c.id, out)
 	}
-	n := c.node
+	n := *c.node // others may hold it, too
 	if n.Size < 0 {
 		exact, err := f.forest.Version(ctx, n.Version)
 		if err != nil {
@@ -158,7 +159,7 @@ func (f *fileSystem) childEntry(ctx context.Context, c *child, out *fuse.EntryOu
 		}
 		n.Size = exact.Size
 	}
-	if err := f.setEntry(out, c.point, n); err != nil {
+	if err := f.setEntry(out, c.point, &n); err != nil {
 		return err
 	}
 	out.SetEntryTimeout(shortTime)
@@ -169,7 +170,7 @@ func (f *fileSystem) childEntry(ctx context.Context, c *child, out *fuse.EntryOu
 // for a path. Whoever could not have looked into the path at all times may not
 // look into it here.
 func (f *fileSystem) placeAttr(ctx context.Context, place uint64, a *fuse.Attr) error {
-	versions, err := f.past.Versions(ctx, place)
+	versions, err := f.versions(ctx, place)
 	if err != nil {
 		return err
 	}
@@ -207,10 +208,58 @@ func (f *fileSystem) restrict(a *fuse.Attr, dirs ...*chain.Node) {
 	a.Mode, a.Nlink = unix.S_IFDIR|mode&a.Mode, 1
 }
 
+// versions returns the versions of a place. It keeps some for a moment: a walk
+// asks several times for each.
+func (f *fileSystem) versions(ctx context.Context, place uint64) ([]chain.PastVersion, error) {
+	if v, ok := f.recent.get(place); ok {
+		return v, nil
+	}
+	v, err := f.past.Versions(ctx, place)
+	if err == nil {
+		f.recent.put(place, v)
+	}
+	return v, err
+}
+
+// recent keeps the versions of the places asked for last, for shortTime. Its
+// memory is bounded: it keeps maxRecent short lists. Its zero value is ready.
+type recent struct {
+	mu    sync.Mutex
+	since time.Time
+	kept  map[uint64][]chain.PastVersion
+}
+
+const (
+	maxRecent   = 256
+	maxVersions = 16 // of a list that is kept
+)
+
+func (r *recent) get(place uint64) ([]chain.PastVersion, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.since) > shortTime {
+		return nil, false
+	}
+	v, ok := r.kept[place]
+	return v, ok
+}
+
+func (r *recent) put(place uint64, v []chain.PastVersion) {
+	if len(v) > maxVersions {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.kept) >= maxRecent || time.Since(r.since) > shortTime {
+		r.kept, r.since = make(map[uint64][]chain.PastVersion, maxRecent), time.Now()
+	}
+	r.kept[place] = v
+}
+
 // versionItems lists the versions of a path that are no directories, by the
 // names of the points that have them first.
 func (f *fileSystem) versionItems(ctx context.Context, place uint64) ([]item, error) {
-	versions, err := f.past.Versions(ctx, place)
+	versions, err := f.versions(ctx, place)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +312,7 @@ func (f *fileSystem) deletedChild(ctx context.Context, s chain.Spot) (*child, er
 	default:
 		return nil, nil
 	}
-	versions, err := f.past.Versions(ctx, s.Place)
+	versions, err := f.versions(ctx, s.Place)
 	if err != nil || len(versions) == 0 {
 		return nil, err
 	}

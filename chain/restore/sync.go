@@ -53,7 +53,7 @@ func (m *mounts) sync() error {
 
 // syncDisk writes the file system that fd is open on to its disk.
 func syncDisk(fd int) error {
-	if err := unix.Syncfs(fd); err != nil {
+	if err := syncFS(fd); err != nil {
 		return fmt.Errorf("what was restored may not all be on the disk: %w", err)
 	}
 	return nil

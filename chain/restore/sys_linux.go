@@ -63,3 +63,6 @@ func realPath(target string) (string, error) {
 	defer unix.Close(fd)
 	return os.Readlink(procPath(fd))
 }
+
+// syncFS writes the file system that fd is open on to its disk.
+func syncFS(fd int) error { return unix.Syncfs(fd) }

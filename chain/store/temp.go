@@ -16,8 +16,11 @@ func TempFile(dir string) (*os.File, error) {
 	if dir == "" {
 		dir = os.TempDir()
 	}
+	if nameless == 0 {
+		return namedTemp(dir)
+	}
 	for {
-		fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		fd, err := unix.Open(dir, nameless|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 		switch {
 		case err == nil:
 			return os.NewFile(uintptr(fd), dir+"/(temporary)"), nil
