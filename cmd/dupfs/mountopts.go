@@ -24,6 +24,7 @@ func mountFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "foreground", Aliases: []string{"f"}, Usage: "stay in front until it is unmounted or interrupted"},
 		&cli.BoolFlag{Name: "allow-other", Usage: "let other users in, as far as the recorded permissions let them"},
+		&cli.BoolFlag{Name: "no-xattrs", Usage: "show no extended attributes and access lists: ls -l and cp -a, which ask for them of every file, are quicker"},
 		&cli.BoolFlag{Name: "nonempty", Usage: "mount over a directory that is not empty"},
 		&cli.Float64Flag{Name: "request-timeout", Value: 300, Usage: "`SECONDS` after which a read fails"},
 		&cli.BoolFlag{Name: "numeric-owner", Usage: "owners by number, not by name"},
@@ -96,10 +97,14 @@ func (e *environ) mountOptions(ctx context.Context, c *cli.Context, a *archive, 
 	o := fusefs.Options{
 		Source:     "dupfs:" + a.shown,
 		AllowOther: c.Bool("allow-other"),
+		NoXattrs:   c.Bool("no-xattrs"),
 		NonEmpty:   c.Bool("nonempty"),
 		ParseTime:  func(s string) (time.Time, error) { return e.parseTime(c, s) },
 		Timeout:    seconds(c, "request-timeout"),
 		Status:     a.mountStatus(dir, e.now()),
+	}
+	if o.NoXattrs && o.AllowOther {
+		return o, usagef("--no-xattrs and --allow-other exclude each other: the mode of a file with an access list lets in too many")
 	}
 	l, ok := layouts[c.String("layout")]
 	if !ok {

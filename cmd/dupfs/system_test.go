@@ -33,6 +33,39 @@ func TestMountHelperArgs(t *testing.T) {
 	}
 }
 
+// TestNoXattrs: attributes are shown unless the mount was told not to, and
+// access lists cannot be hidden from others.
+func TestNoXattrs(t *testing.T) {
+	need.FUSE(t)
+	w := newWorld(t)
+	url := w.url("archive")
+	w.write("src/file", "x")
+	if err := unix.Setxattr(w.path("src/file"), "user.note", []byte("hello"), 0); err != nil {
+		t.Fatal(err)
+	}
+	w.sh("mkdir mnt")
+	w.dupfs("backup", "--current-time", at(0), "src", url)
+	for _, option := range []string{"", "--no-xattrs"} {
+		args := []string{"mount", url, "mnt"}
+		if option != "" {
+			args = append(args, option)
+		}
+		w.dupfs(args...)
+		var value [10]byte
+		n, err := unix.Getxattr(w.path("mnt/snapshots/latest/file"), "user.note", value[:])
+		if option == "" && (err != nil || string(value[:n]) != "hello") {
+			t.Errorf("attribute %q, %v", value[:max(n, 0)], err)
+		}
+		if option != "" && err != unix.ENOTSUP {
+			t.Errorf("%s: %d bytes, %v", option, n, err)
+		}
+		w.dupfs("umount", "mnt")
+	}
+	if r := w.exec(nil, binary, "mount", "--no-xattrs", "--allow-other", url, "mnt"); r.code != exitUsage {
+		t.Errorf("%s: status %d, %s", r.line, r.code, r.stderr)
+	}
+}
+
 // TestMountHelper mounts as mount(8) would have it done, and looks at who owns
 // what with the options that say so.
 func TestMountHelper(t *testing.T) {
