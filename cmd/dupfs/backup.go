@@ -149,7 +149,7 @@ func filesFrom(c *cli.Context) (*backup.Listed, error) {
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fail(exitFileList, worded(fmt.Errorf("--files-from: %w", err), "", "Error opening file %s", file), "name a file of paths, a line each")
+		return nil, fail(exitFilelist, worded(fmt.Errorf("--files-from: %w", err), "", "Error opening file %s", file), "name a file of paths, a line each")
 	}
 	end := "\n"
 	if c.Bool("null-separator") {

@@ -26,8 +26,7 @@ const (
 	exitUsage       = 2  // command line
 	exitHost        = 3  // the backup is of another host
 	exitInterrupted = 4  // by a signal
-	exitFilelist    = 7  // a list of patterns cannot be read
-	exitFileList    = 7  // a list of patterns or paths cannot be opened
+	exitFilelist    = 7  // a list of patterns or paths cannot be read
 	exitBadURL      = 8  // what should be a URL is none
 	exitSignKey     = 10 // the id of the signing key has not the right form
 	exitTarget      = 11 // the target of a restore exists

@@ -99,7 +99,7 @@ func TestWhatIsStored(t *testing.T) {
 		t.Errorf("listed: %q, want %q", got, want)
 	}
 	w.sh("echo /abs > abs; : > empty")
-	for file, code := range map[string]int{"abs": exitAbsolutePath, "empty": exitEmptyList, "missing": exitFileList} {
+	for file, code := range map[string]int{"abs": exitAbsolutePath, "empty": exitEmptyList, "missing": exitFilelist} {
 		if r := w.exec(nil, binary, "full", "--files-from", file, "--no-encryption", "s", w.url("x")); r.code != code {
 			t.Errorf("--files-from %s: exit %d, want %d\n%s", file, r.code, code, r.stderr)
 		}
