@@ -34,7 +34,7 @@ func TestConfirm(t *testing.T) {
 	w.want(0, "", nil, "cat", url, "letter") // nothing was claimed
 	w.asDuplicity()
 	for _, c := range []struct{ typed, want string }{{"", "30"}, {"wrong\n", "31"}, {"fixture\n", "0"}} {
-		got := w.sh("rm -rf out; rc=0; echo -n '" + c.typed + "' | setsid -w duplicity restore " + url + " out 2>err || rc=$?; echo $rc; grep -o 'GnuPG passphrase for decryption: ' err")
+		got := w.sh("rm -rf out; rc=0; echo -n '" + c.typed + "' | setsid -w duplicity restore " + url + " out >said 2>err || rc=$?; echo $rc; grep -o 'GnuPG passphrase for decryption: ' err")
 		if want := c.want + "\nGnuPG passphrase for decryption: \n"; got != want {
 			t.Errorf("typed %q: %q", c.typed, got)
 		}
