@@ -58,6 +58,7 @@ func newApp(e *environ) *cli.App {
 			removeIncCommand(e),
 			cleanupCommand(e),
 			pruneCommand(e),
+			replicateCommand(e),
 			rehydrateCommand(e),
 			retierCommand(e),
 		},

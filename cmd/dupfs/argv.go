@@ -182,14 +182,7 @@ func (g *grammar) verb(positionals []string) (string, []string, error) {
 		}
 	}
 	if len(found) == 1 && !(len(positionals) == 2 && isURL(positionals[1]) && !takesOneURL(found[0])) {
-		if v, ok := g.verbs[found[0]]; ok {
-			return v, positionals[1:], nil
-		}
-		return "", nil, &usageError{
-			text:   found[0] + " is not done here",
-			hint:   "the files of an archive may be copied by any program, such as rclone",
-			status: exitNotDone,
-		}
+		return g.verbs[found[0]], positionals[1:], nil
 	}
 	if len(found) > 1 {
 		return "", nil, usagef("command '%s' not unique, could be %s", first, strings.Join(found, ", "))

@@ -132,7 +132,8 @@ restore file://a plain
 --log-fd x collection-status file://a
 --log-fd collection-status file://a
 --rename x file://a out
-replicate file://a file://b
+replicate file://a file://a
+replicate file://a
 `
 
 // words splits a line of badLines.
@@ -218,7 +219,7 @@ var otherStatus = map[string]string{
 	"remove-all-but-n-full x file://a":        "a traceback",
 	"remove-all-but-n-full 1.5 file://a":      "a traceback",
 	"remove-all-inc-of-but-n-full x file://a": "a traceback",
-	"replicate file://a file://b":             "it works",
+	"replicate file://a file://a":             "it copies it onto itself",
 	"full --exclude  src file://b":            "a traceback",
 }
 

@@ -40,7 +40,6 @@ const (
 	exitUser        = 23 // locked, unknown scheme, backend cannot be set up
 	exitException   = 30 // no backups found; nobody to type a passphrase
 	exitGPG         = 31 // wrong passphrase or key
-	exitNotDone     = 33 // an action of duplicity that there is not
 	exitConnection  = 38 // cannot connect or log in
 	exitSourceDir   = 42 // the backup is of another directory
 	exitUploadSize  = 44 // wrong size after an upload
