@@ -38,6 +38,8 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			&cli.BoolFlag{Name: "copy-links", Usage: "store what symbolic links lead to, in their place"},
 			&cli.StringFlag{Name: "files-from", Usage: "back up only what `FILE` lists: paths in SOURCE, a line each; of a directory only itself"},
 			&cli.BoolFlag{Name: "allow-source-mismatch", Usage: "go on though the chain is of another host or directory"},
+			&cli.BoolFlag{Name: "skip-if-no-change", Usage: "write no increment if nothing has changed"},
+			&cli.BoolFlag{Name: "jsonstat", Usage: "show the statistics in JSON, too, and store them beside the backup"},
 			&cli.BoolFlag{Name: "no-print-statistics", Usage: "leave the statistics out"},
 			&cli.BoolFlag{Name: "no-files-changed", Usage: "leave the list of changed files out of the manifest"},
 			&cli.IntFlag{Name: "max-blocksize", Hidden: true, Usage: "longest block of a signature, in `BYTES`"},
@@ -229,9 +231,16 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 	if err != nil {
 		return err
 	}
-	stats, err := a.backup(ctx, c, src, sel, base, nil, resumed)
+	stats, err := a.backup(ctx, c, src, sel, base, nil, resumed || base != nil && c.Bool("skip-if-no-change"))
 	if err != nil {
 		return backupError(err, stats)
+	}
+	var on []*chain.Set
+	if base != nil {
+		on = base.Chain().Sets
+	}
+	if err := a.putJSONStat(ctx, c, src, on, stats); err != nil {
+		return err
 	}
 	e.tellStatistics(c, stats)
 	if stats.Errors > 0 {

@@ -18,9 +18,9 @@ func ignoredFlags() []cli.Flag {
 	var out []cli.Flag
 	for _, name := range strings.Fields(`
 		asynchronous-upload b2-hide-files ftp-passive ftp-regular gio idr-fakeroot
-		ignore-errors imap-full-address jsonstat log-timestamp mf-purge no-check-remote
+		ignore-errors imap-full-address log-timestamp mf-purge no-check-remote
 		old-filenames progress pydevd use-agent s3-european-buckets s3-use-multiprocessing
-		s3-use-new-style short-filenames skip-if-no-change ssh-askpass`) {
+		s3-use-new-style short-filenames ssh-askpass`) {
 		out = append(out, &cli.BoolFlag{Name: name, Hidden: true})
 	}
 	for _, name := range strings.Fields(`

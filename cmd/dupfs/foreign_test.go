@@ -97,9 +97,9 @@ func TestRefusedOptions(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	code, _, stderr := runHere(t, dir, "restore", "--dry-run", "file://"+dir, dir+"/out")
+	code, _, stderr := runHere(t, dir, "drill", "--dry-run", "file://"+dir)
 	if code != exitUsage || !strings.Contains(stderr, "this command has no option --dry-run") {
-		t.Errorf("restore --dry-run: exit %d: %s", code, stderr)
+		t.Errorf("drill --dry-run: exit %d: %s", code, stderr)
 	}
 }
 
