@@ -100,7 +100,7 @@ func testSwiftGuide(t *testing.T, w *world, url string) {
 	if out := run("duplicity cleanup --force URL"); !strings.Contains(out, "No extraneous files found") {
 		t.Errorf("cleanup:\n%s", out)
 	}
-	if out := run("duplicity collection-status URL"); !strings.Contains(out, "Found 1 secondary backup chains.") {
+	if out := run("duplicity collection-status URL"); !strings.Contains(out, "Found 1 secondary backup chain.") {
 		t.Errorf("after the removal:\n%s", out)
 	}
 	if out := run("duplicity list-current-files URL"); !strings.Contains(out, "letter.txt") {

@@ -175,7 +175,7 @@ func TestMachineLog(t *testing.T) {
 		{leftovers, nil, []string{"collection-status", "file://a", plain}},
 		{"", nil, []string{"cleanup", "--force", "file://a", plain}},
 		{"", nil, []string{"remove-all-inc-of-but-n-full", "1", "--force", "file://a"}},
-		{"", nil, []string{"remove-older-than", "0s", "--force", "file://a"}},
+		{"sleep 1.1", nil, []string{"remove-older-than", "0s", "--force", "file://a"}},
 		{"", nil, []string{"other", "file://b", "--volsize=1"}},
 		{"rm -rf cache/*/sessions cache/*/catalog", []string{"PASSPHRASE=wrong"}, []string{"restore", "file://b", "out3"}},
 		{"rm -r cache", []string{"PASSPHRASE="}, []string{"collection-status", "file://b"}},
