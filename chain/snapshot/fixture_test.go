@@ -134,6 +134,16 @@ type archive struct {
 // open opens an archive, its catalogs in dir.
 func open(t testing.TB, b backends.Backend, dir string) *archive {
 	t.Helper()
+	a, err := tryOpen(t, b, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// tryOpen is open where that may fail.
+func tryOpen(t testing.TB, b backends.Backend, dir string) (*archive, error) {
+	t.Helper()
 	disk, err := cache.OpenDir(filepath.Join(t.TempDir(), "cache"), 64<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -147,14 +157,14 @@ func open(t testing.TB, b backends.Backend, dir string) *archive {
 		<-lock
 	}})
 	if err != nil {
-		t.Fatal(err)
+		return nil, errors.Join(err, st.Close())
 	}
 	t.Cleanup(func() {
 		if err := errors.Join(a.Close(), st.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return &archive{a, st, &notes}
+	return &archive{a, st, &notes}, nil
 }
 
 // sum hashes the content of a node.
@@ -181,7 +191,7 @@ type readerAt struct {
 func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r.c.ReadAt(r.ctx, p, off) }
 
 // listing returns a line for each entry of a tree, as expect has them. broken is
-// called for content that cannot be read.
+// called for what cannot be read.
 func listing(t testing.TB, f chain.Forest, tree chain.Tree, exact bool, broken func(p chain.Path, err error)) []string {
 	t.Helper()
 	ctx := t.Context()
@@ -213,12 +223,14 @@ func listing(t testing.TB, f chain.Forest, tree chain.Tree, exact bool, broken f
 			kids = append(kids, k)
 			return nil
 		}); err != nil {
-			t.Fatal(p, err)
+			broken(p, err)
+			return
 		}
 		for _, k := range kids {
 			got, err := tree.Lookup(ctx, n.Dir, k.Name)
 			if err != nil {
-				t.Fatal(p, k.Name, err)
+				broken(p.Join(k.Name), err)
+				continue
 			}
 			if k.Size < 0 && !exact {
 				k.Size, k.Hash, k.HasHash = got.Size, got.Hash, got.HasHash
@@ -237,7 +249,8 @@ func listing(t testing.TB, f chain.Forest, tree chain.Tree, exact bool, broken f
 	}
 	root, err := tree.Root(ctx)
 	if err != nil {
-		t.Fatal(err)
+		broken(chain.Root, err)
+		return nil
 	}
 	walk(root, chain.Root)
 	slices.Sort(lines)
