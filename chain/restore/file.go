@@ -146,6 +146,7 @@ func (r *run) fill(ctx context.Context, s *streamer, t task, c chain.Content, f 
 		sum = sha256.New()
 	}
 	var at int64
+	flush := flusher{f: f, off: r.o.NoSync}
 	for _, x := range data {
 		if err := hashZeros(ctx, sum, x.Off-at); err != nil {
 			return err
@@ -157,6 +158,7 @@ func (r *run) fill(ctx context.Context, s *streamer, t task, c chain.Content, f 
 			if _, err := f.WriteAt(p, off); err != nil {
 				return wrap("write", cause(err))
 			}
+			flush.wrote(off, int64(len(p)))
 			r.bytes.Add(int64(len(p)))
 			r.o.Progress.Bytes.Add(int64(len(p)))
 			return nil

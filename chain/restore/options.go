@@ -32,6 +32,9 @@ type Options struct {
 	NumericOwner bool
 	// NoOwner leaves owners and groups as they become.
 	NoOwner bool
+	// NoSync leaves it to the system when what was restored comes to the disk.
+	// Otherwise it is there when Run returns nil.
+	NoSync bool
 	// Workers is the number of files restored at a time; 0 is the lesser of 8
 	// and twice the number of processors.
 	Workers int

@@ -102,6 +102,9 @@ func (r *run) asFile(ctx context.Context, n chain.Node, path chain.Path, target 
 	if err := r.restore(ctx, newStreamer(r.extra), task{d, n, name, path}); err != nil {
 		return err
 	}
+	if r.o.NoSync {
+		return nil
+	}
 	return syncDisk(parent)
 }
 
@@ -152,7 +155,7 @@ func (r *run) intoDir(ctx context.Context, n chain.Node, path chain.Path, target
 	wg.Wait()
 	err = errors.Join(context.Cause(ctx), r.links.close())
 	r.release(top)
-	if err == nil {
+	if err == nil && !r.o.NoSync {
 		err = r.mounts.sync()
 	}
 	return err

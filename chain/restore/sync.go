@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,4 +58,30 @@ func syncDisk(fd int) error {
 		return fmt.Errorf("what was restored may not all be on the disk: %w", err)
 	}
 	return nil
+}
+
+// flusher has what is written to a large file begin its way to the disk at once,
+// so that sync finds little to do.
+type flusher struct {
+	f        *os.File
+	off      bool
+	from, to int64 // written, and not on its way yet
+}
+
+// flushLen is how many bytes are sent together.
+const flushLen = 8 << 20
+
+// wrote tells of bytes that were written. That the system cannot do it costs time
+// only: sync tells of errors.
+func (w *flusher) wrote(off, n int64) {
+	if w.off {
+		return
+	}
+	if off != w.to {
+		w.from = off
+	}
+	if w.to = off + n; w.to-w.from >= flushLen {
+		beginWriting(int(w.f.Fd()), w.from, w.to-w.from)
+		w.from = w.to
+	}
 }

@@ -78,3 +78,6 @@ func syncFS(int) error {
 	unix.Sync()
 	return nil
 }
+
+// beginWriting does nothing: there is no such call.
+func beginWriting(int, int64, int64) {}

@@ -66,3 +66,9 @@ func realPath(target string) (string, error) {
 
 // syncFS writes the file system that fd is open on to its disk.
 func syncFS(fd int) error { return unix.Syncfs(fd) }
+
+// beginWriting sends a range of an open file on its way to the disk, without
+// waiting for it.
+func beginWriting(fd int, off, n int64) {
+	_ = unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+}

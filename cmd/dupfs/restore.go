@@ -26,7 +26,8 @@ func restoreCommand(e *environ) *cli.Command {
 		ArgsUsage: "URL DIR",
 		Description: `dupfs restore URL /srv/restored
 dupfs restore --time 3D --path-to-restore home/letters URL ./letters`,
-		Flags:  slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), renameFlag(), dryRunFlag(), currentTimeFlag()}),
+		Flags: slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), renameFlag(), dryRunFlag(), currentTimeFlag(),
+			&cli.BoolFlag{Name: "no-sync", Usage: "do not wait until everything is on the disk"}}),
 		Action: func(c *cli.Context) error { return runRestore(c.Context, e, c) },
 	}
 }
@@ -84,6 +85,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 		Force:        c.Bool("force"),
 		NumericOwner: c.Bool("numeric-owner"),
 		NoOwner:      c.Bool("no-restore-ownership"),
+		NoSync:       c.Bool("no-sync"),
 		Progress:     counts,
 		Warn: func(p chain.Path, err error) {
 			if errors.Is(err, backends.ErrTransient) {
