@@ -11,7 +11,9 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +27,7 @@ import (
 // Options adapt the contract to a store. The zero value suits a fast one.
 type Options struct {
 	// Objects is how many files the listing is tried with; 0 means 200.
+	// DUPFS_OBJECTS in the environment overrides it.
 	Objects int
 	// Workers is how many of them are stored at a time; 0 means 8.
 	Workers int
@@ -49,6 +52,9 @@ type Options struct {
 func Run(t *testing.T, open func(t testing.TB) backends.Backend, o Options) {
 	if o.Objects == 0 {
 		o.Objects = 200
+	}
+	if n, err := strconv.Atoi(os.Getenv("DUPFS_OBJECTS")); err == nil && n > 0 {
+		o.Objects = n
 	}
 	if o.Workers == 0 {
 		o.Workers = 8
