@@ -198,11 +198,11 @@ func sameNodes(ctx context.Context, before, after chain.Tree, a, b chain.Node) e
 		return nil
 	}
 	for from := ""; ; {
-		olds, err := somePage(ctx, before, a, from)
+		olds, err := somePage(ctx, before, a, from, true)
 		if err != nil {
 			return err
 		}
-		news, err := somePage(ctx, after, b, from)
+		news, err := somePage(ctx, after, b, from, true)
 		if err != nil {
 			return err
 		}
@@ -219,23 +219,6 @@ func sameNodes(ctx context.Context, before, after chain.Tree, a, b chain.Node) e
 		}
 		from = olds[len(olds)-1].Name
 	}
-}
-
-// somePage returns the children of a directory after a name, childPage of them
-// at most.
-func somePage(ctx context.Context, t chain.Tree, dir chain.Node, after string) ([]chain.Node, error) {
-	var page []chain.Node
-	err := t.ReadDir(ctx, dir.Dir, after, true, func(n chain.Node) error {
-		n.Path = dir.Path.Join(n.Name)
-		if page = append(page, n); len(page) == childPage {
-			return errPageFull
-		}
-		return nil
-	})
-	if errors.Is(err, errPageFull) {
-		err = nil
-	}
-	return page, err
 }
 
 // sameEntry compares all that is kept of an entry.

@@ -60,17 +60,9 @@ func children(ctx context.Context, t chain.Tree, dir chain.Node, fn func(chain.N
 
 // pages is children with or without exact sizes.
 func pages(ctx context.Context, t chain.Tree, dir chain.Node, exact bool, fn func(chain.Node) error) error {
-	page := make([]chain.Node, 0, childPage)
-	for after := ""; ; after = page[len(page)-1].Name {
-		page = page[:0]
-		err := t.ReadDir(ctx, dir.Dir, after, exact, func(c chain.Node) error {
-			c.Path = dir.Path.Join(c.Name)
-			if page = append(page, c); len(page) == childPage {
-				return errPageFull
-			}
-			return nil
-		})
-		if err != nil && err != errPageFull {
+	for after := ""; ; {
+		page, err := somePage(ctx, t, dir, after, exact)
+		if err != nil {
 			return err
 		}
 		for _, c := range page {
@@ -78,10 +70,28 @@ func pages(ctx context.Context, t chain.Tree, dir chain.Node, exact bool, fn fun
 				return err
 			}
 		}
-		if err == nil {
+		if len(page) < childPage {
 			return nil
 		}
+		after = page[len(page)-1].Name
 	}
+}
+
+// somePage returns the children of a directory after a name, childPage of them
+// at most, with their Paths.
+func somePage(ctx context.Context, t chain.Tree, dir chain.Node, after string, exact bool) ([]chain.Node, error) {
+	page := make([]chain.Node, 0, childPage)
+	err := t.ReadDir(ctx, dir.Dir, after, exact, func(n chain.Node) error {
+		n.Path = dir.Path.Join(n.Name)
+		if page = append(page, n); len(page) == childPage {
+			return errPageFull
+		}
+		return nil
+	})
+	if errors.Is(err, errPageFull) {
+		err = nil
+	}
+	return page, err
 }
 
 // errPageFull ends a read of a directory for the moment.
