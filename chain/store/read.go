@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -50,6 +51,7 @@ const (
 // fetches knows the requests under way and how each volume is being read.
 type fetches struct {
 	mu      sync.Mutex
+	closed  bool // nothing new is begun
 	pending map[blockKey]*get
 	streams map[string]*stream
 	flight  *semaphore.Weighted
@@ -159,8 +161,24 @@ func (s *Store) OnDisk(f *File, k int) bool {
 	return !f.Layout.Ordered && s.opts.Disk.Has(diskKey(f.id(), f.Layout.Chunk(k)))
 }
 
+// begin counts what is about to run among what Close waits for, unless the
+// store is closed. Whoever reads may be gone by the time that a fill starts.
+func (s *Store) begin() error {
+	s.fetches.mu.Lock()
+	defer s.fetches.mu.Unlock()
+	if s.fetches.closed {
+		return fmt.Errorf("the archive was closed: %w", os.ErrClosed)
+	}
+	s.behind.Add(1)
+	return nil
+}
+
 // fill makes the first n bytes of chunk k from the disk cache or the backend.
 func (s *Store) fill(ctx context.Context, f *File, id string, k int, n int64) ([]byte, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	defer s.behind.Done()
 	if f.Layout.Ordered { // nothing of it may be kept in plaintext
 		stored, err := s.stored(ctx, f, id, k)
 		if err != nil {
@@ -222,14 +240,12 @@ func (s *Store) stored(ctx context.Context, f *File, id string, k int) ([]byte, 
 	alone := g == nil
 	if alone {
 		g = s.register(f, id, k, k)
-		s.behind.Add(1)
 	}
 	s.fetches.mu.Unlock()
 	defer s.forget(g, id, k)
 	s.counts.misses.Add(1)
 	if alone { // whoever waits for this fill need not, so it can be done here
 		s.run(g, f)
-		s.behind.Done()
 	}
 	select {
 	case <-g.done:
@@ -249,6 +265,9 @@ func (s *Store) stored(ctx context.Context, f *File, id string, k int) ([]byte, 
 func (s *Store) ask(f *File, id string, from, to int) {
 	s.fetches.mu.Lock()
 	defer s.fetches.mu.Unlock()
+	if s.fetches.closed {
+		return
+	}
 	for k := from; k <= to && k < f.Layout.Len(); k++ {
 		switch key := (blockKey{file: id, chunk: k}); {
 		case s.fetches.pending[key] != nil, s.blocks.Has(key):

@@ -86,8 +86,11 @@ func New(b backends.Backend, o Options) *Store {
 }
 
 // Close ends what still runs behind readers, waits for it, and closes the
-// backend.
+// backend. Reads that come later fail with os.ErrClosed.
 func (s *Store) Close() error {
+	s.fetches.mu.Lock()
+	s.fetches.closed = true
+	s.fetches.mu.Unlock()
 	s.cancel()
 	s.behind.Wait()
 	s.copies.close()

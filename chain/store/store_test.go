@@ -319,6 +319,30 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// Close waits for the fills of readers who are gone, and a read that comes
+// later fails rather than touch a closed backend.
+func TestReadAfterClose(t *testing.T) {
+	seed := newBench(t, Options{})
+	data := content(10 * testChunk)
+	f := seed.put(t, chain.OpenPGP, data)
+	b := seed.open(t, Options{})
+	var readers sync.WaitGroup
+	for k := range 10 {
+		readers.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Microsecond)
+			defer cancel()
+			_, _ = b.ReadAt(ctx, f, make([]byte, 10), int64(k*testChunk))
+		})
+	}
+	readers.Wait()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if n, err := b.ReadAt(t.Context(), f, make([]byte, 10), 0); n != 0 || !errors.Is(err, os.ErrClosed) {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+}
+
 func TestScanFillsDisk(t *testing.T) {
 	eachLayer(t, func(t *testing.T, layer chain.Layer) {
 		d, err := cache.OpenDir(t.TempDir(), 1<<20)
