@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"os"
@@ -299,27 +298,7 @@ func (b *Backend) Open(ctx context.Context, name string, off, n int64) (io.ReadC
 	if err != nil || len(sum) != md5.Size || off > 0 || n > 0 {
 		return body, err
 	}
-	return &checked{ReadCloser: body, name: name, want: sum, sum: md5.New()}, nil
-}
-
-// checked is a body that ends with an error unless it has the sum.
-type checked struct {
-	io.ReadCloser
-	name string
-	want []byte
-	sum  hash.Hash
-}
-
-func (c *checked) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.sum.Write(p[:n])
-	if err != io.EOF {
-		return n, err
-	}
-	if got := c.sum.Sum(nil); string(got) != string(c.want) {
-		err = fmt.Errorf("get %s: the content is damaged: its MD5 is %x, but %x was stored", c.name, got, c.want)
-	}
-	return n, err
+	return web.CheckMD5(body, name, sum), nil
 }
 
 // Delete implements backends.Backend.

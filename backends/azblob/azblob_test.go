@@ -532,8 +532,8 @@ func TestManyBlocks(t *testing.T) {
 	b := open(t, "UseDevelopmentStorage=true", Options{MaxBlock: 3})
 	data := backendtest.Data(1, 3*maxBlocks+1)
 	s, err := b.measure(t.Context(), bytes.NewReader(data))
-	if err != nil || s.block != 4 || s.size != int64(len(data)) || len(s.blocks) != (len(data)+3)/4 {
-		t.Errorf("block %d, %d blocks, %v", s.block, len(s.blocks), err)
+	if err != nil || s.Part != 4 || s.Size != int64(len(data)) || len(s.Parts) != (len(data)+3)/4 {
+		t.Errorf("block %d, %d blocks, %v", s.Part, len(s.Parts), err)
 	}
 }
 

@@ -43,7 +43,7 @@ type upload struct {
 	blob *blockblob.Client
 	name string
 	src  *web.Source
-	sums *sums
+	sums *web.Sums
 
 	tier      *blob.AccessTier
 	headers   *blob.HTTPHeaders
@@ -64,7 +64,7 @@ func (b *Backend) put(ctx context.Context, name string, r io.ReadSeeker, onlyNew
 	if backends.IsVolume(name) {
 		u.tier = b.volumeTier
 	}
-	u.headers = &blob.HTTPHeaders{BlobContentMD5: s.whole, BlobContentType: to.Ptr("application/octet-stream")}
+	u.headers = &blob.HTTPHeaders{BlobContentMD5: s.Whole, BlobContentType: to.Ptr("application/octet-stream")}
 	if onlyNew {
 		u.condition = &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfNoneMatch: to.Ptr(azcore.ETagAny)}}
 	}
@@ -102,57 +102,14 @@ func (b *Backend) create(ctx context.Context) error {
 	return nil
 }
 
-// sums describe what is to be stored.
-type sums struct {
-	size   int64
-	whole  []byte // MD5
-	block  int64  // length of each block but the last
-	blocks [][]byte
-}
-
-// measure reads all of r from where it stands.
-func (b *Backend) measure(ctx context.Context, r io.ReadSeeker) (*sums, error) {
-	here, err := r.Seek(0, io.SeekCurrent)
+// measure reads all of r from where it stands, as blocks of such a length that
+// there are not too many.
+func (b *Backend) measure(ctx context.Context, r io.ReadSeeker) (*web.Sums, error) {
+	n, err := web.Rest(r)
 	if err != nil {
 		return nil, err
 	}
-	end, err := r.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := r.Seek(here, io.SeekStart); err != nil {
-		return nil, err
-	}
-	s := &sums{block: max(b.maxBlock, (end-here+maxBlocks-1)/maxBlocks)}
-	whole, part, left := md5.New(), md5.New(), s.block
-	flush := func() {
-		s.blocks = append(s.blocks, part.Sum(nil))
-		part.Reset()
-		left = s.block
-	}
-	for buf := make([]byte, 128<<10); ; {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		n, err := r.Read(buf[:min(int64(len(buf)), left)])
-		whole.Write(buf[:n])
-		part.Write(buf[:n])
-		s.size += int64(n)
-		if left -= int64(n); left == 0 {
-			flush()
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if left < s.block {
-		flush()
-	}
-	s.whole = whole.Sum(nil)
-	return s, nil
+	return web.Measure(ctx, r, max(b.maxBlock, (n+maxBlocks-1)/maxBlocks))
 }
 
 // failed prefers what the source says over what became of the request.
@@ -167,12 +124,12 @@ func (u *upload) failed(ctx context.Context, err error) error {
 }
 
 func (u *upload) send(ctx context.Context) error {
-	if u.sums.size > u.b.maxSinglePut {
+	if u.sums.Size > u.b.maxSinglePut {
 		return u.sendBlocks(ctx)
 	}
-	_, err := u.blob.Upload(ctx, u.src.Piece(0, u.sums.size), &blockblob.UploadOptions{
+	_, err := u.blob.Upload(ctx, u.src.Piece(0, u.sums.Size), &blockblob.UploadOptions{
 		Tier: u.tier, HTTPHeaders: u.headers, AccessConditions: u.condition,
-		TransactionalValidation: blob.TransferValidationTypeMD5(u.sums.whole),
+		TransactionalValidation: blob.TransferValidationTypeMD5(u.sums.Whole),
 	})
 	return u.failed(ctx, err)
 }
@@ -180,7 +137,7 @@ func (u *upload) send(ctx context.Context) error {
 // id names a block by its place and content, so that the same block of the
 // same file is known again. All ids of a blob must have the same length.
 func (u *upload) id(i int) string {
-	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(u.sums.blocks[i][:md5.Size:md5.Size], uint32(i)))
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(u.sums.Parts[i][:md5.Size:md5.Size], uint32(i)))
 }
 
 func (u *upload) sendBlocks(ctx context.Context) error {
@@ -200,11 +157,11 @@ func (u *upload) sendBlocks(ctx context.Context) error {
 	if u.src.Parallel() {
 		g.SetLimit(u.b.maxConnections)
 	}
-	ids := make([]string, len(u.sums.blocks))
+	ids := make([]string, len(u.sums.Parts))
 	for i := range ids {
 		ids[i] = u.id(i)
-		off := int64(i) * u.sums.block
-		n := min(u.sums.block, u.sums.size-off)
+		off := int64(i) * u.sums.Part
+		n := min(u.sums.Part, u.sums.Size-off)
 		if staged[ids[i]] == n {
 			continue
 		}
@@ -231,7 +188,7 @@ func (u *upload) sendBlock(ctx context.Context, i int, off, n int64) error {
 		piece = u.src.Part
 	}
 	_, err := u.blob.StageBlock(ctx, u.id(i), piece(off, n), &blockblob.StageBlockOptions{
-		TransactionalValidation: blob.TransferValidationTypeMD5(u.sums.blocks[i]),
+		TransactionalValidation: blob.TransferValidationTypeMD5(u.sums.Parts[i]),
 	})
 	return u.failed(ctx, err)
 }

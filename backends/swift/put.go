@@ -3,7 +3,6 @@ package swift
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -32,14 +31,6 @@ const (
 	pieceLife = 7 * 24 * 3600
 )
 
-// sums describe what is to be stored.
-type sums struct {
-	size     int64
-	whole    string // MD5 in hex
-	segments []string
-	segment  int64 // length of each segment but the last
-}
-
 // Put implements backends.Backend. It reads r twice: Swift is told the MD5
 // before the bytes, so that it refuses what was damaged on the way. A file in
 // segments that failed half-way goes on from its last complete one when it is
@@ -55,7 +46,10 @@ func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 	if err != nil {
 		return web.Wrap("put", name, err)
 	}
-	s, err := measure(ctx, r, segment)
+	s, err := web.Measure(ctx, r, segment)
+	if err == nil && len(s.Parts) > maxSegments {
+		err = fmt.Errorf("%d bytes would be more than %d segments of %d bytes", s.Size, maxSegments, segment)
+	}
 	if err != nil {
 		return web.Wrap("put", name, err)
 	}
@@ -66,15 +60,15 @@ func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 	}
 	var kept []string
 	switch {
-	case s.size > b.segment:
+	case s.Size > b.segment:
 		kept, err = b.putLarge(ctx, name, src, s)
-	case s.size > segment:
+	case s.Size > segment:
 		err = b.putPieces(ctx, name, src, s)
 	default:
-		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.size, s.whole, nil)
+		err = b.upload(ctx, b.container, b.prefix+name, name, src, 0, s.Size, s.Whole, nil)
 	}
-	if s.size <= b.segment {
-		b.noteBroken(name, s.size, err)
+	if s.Size <= b.segment {
+		b.noteBroken(name, s.Size, err)
 	}
 	if err != nil {
 		return err
@@ -85,66 +79,23 @@ func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 // segmentFor returns the length of the segments in which the rest of r goes up:
 // pieces if it broke off before and fits in one segment.
 func (b *Backend) segmentFor(name string, r io.Seeker) (int64, error) {
-	here, err := r.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return 0, err
-	}
-	end, err := r.Seek(0, io.SeekEnd)
+	n, err := web.Rest(r)
 	if err != nil {
 		return 0, err
 	}
 	segment := b.segment
-	if _, broken := b.broken.Load(name); broken && !b.cannotJoin.Load() && end-here <= b.segment {
+	if _, broken := b.broken.Load(name); broken && !b.cannotJoin.Load() && n <= b.segment {
 		segment = min(segment, b.piece)
 	}
-	_, err = r.Seek(here, io.SeekStart)
-	return segment, err
-}
-
-// measure reads all of r from where it stands.
-func measure(ctx context.Context, r io.Reader, segment int64) (*sums, error) {
-	s := &sums{segment: segment}
-	whole, part, left := md5.New(), md5.New(), segment
-	buf := make([]byte, 128<<10)
-	flush := func() {
-		s.segments = append(s.segments, hex.EncodeToString(part.Sum(nil)))
-		part.Reset()
-		left = segment
-	}
-	for {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		n, err := r.Read(buf[:min(int64(len(buf)), left)])
-		whole.Write(buf[:n])
-		part.Write(buf[:n])
-		s.size += int64(n)
-		if left -= int64(n); left == 0 {
-			flush()
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if left < segment || len(s.segments) == 0 {
-		flush()
-	}
-	if len(s.segments) > maxSegments {
-		return nil, fmt.Errorf("%d bytes would be more than %d segments of %d bytes", s.size, maxSegments, segment)
-	}
-	s.whole = hex.EncodeToString(whole.Sum(nil))
-	return s, nil
+	return segment, nil
 }
 
 // upload stores n bytes from off as one object, whose MD5 is sum. It creates
 // the container if that is missing.
-func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum string, header map[string]string) error {
+func (b *Backend) upload(ctx context.Context, container, object, name string, src *web.Source, off, n int64, sum []byte, header map[string]string) error {
 	c := call{
 		method: http.MethodPut, url: b.url(container, object),
-		header: map[string]string{"Etag": sum, "Content-Type": "application/octet-stream"},
+		header: map[string]string{"Etag": hex.EncodeToString(sum), "Content-Type": "application/octet-stream"},
 		body:   func() *web.Piece { return src.Piece(off, n) },
 	}
 	maps.Copy(c.header, header)
@@ -208,7 +159,7 @@ func (p piece) String() string { return "/" + p.container + "/" + p.object }
 
 // putLarge stores a file as a static large object and returns the paths of its
 // segments.
-func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s *sums) ([]string, error) {
+func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s *web.Sums) ([]string, error) {
 	dir := b.segmentDir(name, s)
 	paths, text, err := b.putSegments(ctx, name, dir, src, s, nil)
 	if err != nil {
@@ -219,7 +170,7 @@ func (b *Backend) putLarge(ctx context.Context, name string, src *web.Source, s 
 
 // putPieces stores a file as an object without segments: they are only there
 // until the server has joined them, and for a week if that never happens.
-func (b *Backend) putPieces(ctx context.Context, name string, src *web.Source, s *sums) error {
+func (b *Backend) putPieces(ctx context.Context, name string, src *web.Source, s *web.Sums) error {
 	dir := b.segmentDir(name, s)
 	brief := map[string]string{"X-Delete-After": strconv.Itoa(pieceLife)}
 	paths, text, err := b.putSegments(ctx, name, dir, src, s, brief)
@@ -242,7 +193,7 @@ func (b *Backend) putPieces(ctx context.Context, name string, src *web.Source, s
 }
 
 // join lets the server copy what a list of segments makes to its place.
-func (b *Backend) join(ctx context.Context, name, list string, s *sums) error {
+func (b *Backend) join(ctx context.Context, name, list string, s *web.Sums) error {
 	to := strings.TrimPrefix(b.object(name), b.storage+"/")
 	resp, err := b.do(ctx, "put", name, call{
 		// what is stored is there to stay, unlike the pieces
@@ -261,7 +212,7 @@ func (b *Backend) join(ctx context.Context, name, list string, s *sums) error {
 	}
 	sum := strings.Trim(resp.Header.Get("Etag"), `"`)
 	web.Drain(resp)
-	if sum != s.whole {
+	if sum != hex.EncodeToString(s.Whole) {
 		return web.Wrap("put", name, fmt.Errorf("%w: the server joined the pieces to something else", backends.ErrTransient))
 	}
 	return nil
@@ -279,13 +230,13 @@ func (b *Backend) noteBroken(name string, size int64, err error) {
 
 // segmentDir is where the segments of a file lie. Their names follow from its
 // content, so that those which an earlier try has stored are found again.
-func (b *Backend) segmentDir(name string, s *sums) string {
-	return fmt.Sprintf("%s%s/slo/%s/%d/%d/", b.prefix, name, s.whole, s.size, s.segment)
+func (b *Backend) segmentDir(name string, s *web.Sums) string {
+	return fmt.Sprintf("%s%s/slo/%x/%d/%d/", b.prefix, name, s.Whole, s.Size, s.Part)
 }
 
 // putSegments stores the segments of a file that are not there yet. It returns
 // the paths of all of them, and the manifest that names them.
-func (b *Backend) putSegments(ctx context.Context, name, dir string, src *web.Source, s *sums, header map[string]string) (paths []string, manifest []byte, err error) {
+func (b *Backend) putSegments(ctx context.Context, name, dir string, src *web.Source, s *web.Sums, header map[string]string) (paths []string, manifest []byte, err error) {
 	there := map[string]row{}
 	err = b.list(ctx, b.segments(), dir, "", func(r row) error {
 		there[r.Name] = r
@@ -300,17 +251,17 @@ func (b *Backend) putSegments(ctx context.Context, name, dir string, src *web.So
 		Size int64  `json:"size_bytes"`
 	}
 	var entries []entry
-	for i, sum := range s.segments {
-		off := int64(i) * s.segment
-		n := min(s.segment, s.size-off)
+	for i, sum := range s.Parts {
+		off := int64(i) * s.Part
+		n := min(s.Part, s.Size-off)
 		object := fmt.Sprintf("%s%08d", dir, i)
-		if r, ok := there[object]; !ok || r.Hash != sum || r.Bytes != n {
+		if r, ok := there[object]; !ok || r.Hash != hex.EncodeToString(sum) || r.Bytes != n {
 			if err := b.upload(ctx, b.segments(), object, name, src, off, n, sum, header); err != nil {
 				return nil, nil, err
 			}
 		}
 		p := piece{b.segments(), object}.String()
-		entries = append(entries, entry{p, sum, n})
+		entries = append(entries, entry{p, hex.EncodeToString(sum), n})
 		paths = append(paths, p)
 	}
 	if manifest, err = json.Marshal(entries); err != nil {

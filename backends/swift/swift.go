@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"net/http"
@@ -441,7 +440,7 @@ func (b *Backend) Open(ctx context.Context, name string, off, n int64) (io.ReadC
 	if err != nil || sum == nil || off > 0 || n > 0 {
 		return body, err
 	}
-	return &checked{ReadCloser: body, name: name, want: sum, sum: md5.New()}, nil
+	return web.CheckMD5(body, name, sum), nil
 }
 
 // wholeSum returns the MD5 of all the content; nil where the server tells that
@@ -458,23 +457,3 @@ func wholeSum(resp *http.Response) []byte {
 }
 
 func isSLO(h http.Header) bool { return strings.EqualFold(h.Get("X-Static-Large-Object"), "true") }
-
-// checked is a body that ends with an error unless it has the sum.
-type checked struct {
-	io.ReadCloser
-	name string
-	want []byte
-	sum  hash.Hash
-}
-
-func (c *checked) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.sum.Write(p[:n])
-	if err != io.EOF {
-		return n, err
-	}
-	if got := c.sum.Sum(nil); string(got) != string(c.want) {
-		err = fmt.Errorf("get %s: the content is damaged: its MD5 is %x, but %x was stored", c.name, got, c.want)
-	}
-	return n, err
-}
