@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.build/go/bin:$(PATH)
 
-.PHONY: build demo test check bench clean
+.PHONY: build demo test check bench fuzz clean
 
 build:
 	CGO_ENABLED=0 go build -o dupfs ./cmd/dupfs
@@ -25,6 +25,10 @@ check:
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
+
+# every fuzz target for a minute; scripts/fuzz.sh says how to make it longer
+fuzz:
+	scripts/fuzz.sh
 
 clean:
 	rm -rf dupfs .build
