@@ -59,6 +59,23 @@ type Exclusive interface {
 	PutNew(ctx context.Context, name string, r io.ReadSeeker) error
 }
 
+// Doubtful is an Exclusive whose server may not do what PutNew promises, and
+// does not tell.
+type Doubtful interface {
+	// Doubtful reports whether that is so.
+	Doubtful() bool
+}
+
+// Excludes reports whether of two writers that store a file under one name, by
+// PutNew, certainly only one wins.
+func Excludes(b Backend) bool {
+	if _, ok := b.(Exclusive); !ok {
+		return false
+	}
+	d, ok := b.(Doubtful)
+	return !ok || !d.Doubtful()
+}
+
 // Tierer is a Backend whose files have access tiers.
 type Tierer interface {
 	// SetTier moves a file to a tier. From an archive tier this begins a

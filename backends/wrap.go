@@ -12,11 +12,13 @@ type all interface {
 	Stater
 	Exclusive
 	Tierer
+	Doubtful
 	io.Closer
 }
 
 type closer interface {
 	Backend
+	Doubtful
 	io.Closer
 }
 
@@ -90,5 +92,8 @@ func (b inner) SetTier(ctx context.Context, name, tier, priority string) error {
 	}
 	return errors.ErrUnsupported
 }
+
+// Doubtful implements Doubtful.
+func (b inner) Doubtful() bool { return !Excludes(b.Backend) }
 
 func (b inner) Close() error { return Close(b.Backend) }

@@ -100,6 +100,7 @@ type Collection struct {
 	Incomplete   []*Set
 	LooseSigtars []Stored // sigtars of no set
 	LooseIndexes []Stored // index files of no set
+	Claims       []Stored // by which runs took a second
 	Unknown      []string // names that are none of ours, sorted
 }
 
@@ -168,9 +169,12 @@ func (c *Collection) group(files []Stored) []*Set {
 		}
 	}
 	for _, f := range files {
-		if s := byKey[keyOf(f.Name)]; f.Kind != 0 && s != nil {
+		switch s := byKey[keyOf(f.Name)]; {
+		case f.Kind == ClaimFile:
+			c.Claims = append(c.Claims, f)
+		case f.Kind != 0 && s != nil:
 			s.add(f)
-		} else {
+		default:
 			c.addLoose(f)
 		}
 	}

@@ -51,6 +51,7 @@ const (
 	SigtarFile        // metadata and signatures of a set's entries
 	IndexFile         // ours: where each byte of the set is
 	JSONStatFile      // statistics, by duplicity 2.1 and later
+	ClaimFile         // ours: a run takes the second that its set ends in
 )
 
 // Prefixes are the user's file name prefixes, matched literally: All begins
@@ -69,11 +70,12 @@ type Name struct {
 	Volume     int // number of a VolumeFile, from 1
 	Layer      Layer
 	Part       bool   // an unfinished file, as duplicity keeps them locally
+	Token      string // whose a ClaimFile is: tokenLen hexadecimal digits
 	File       string // the name as stored
 }
 
 // ParseName understands the name of a stored file by every scheme that
-// duplicity has used, and the names of our index files. For any other name it
+// duplicity has used, and the names of our index and claim files. For any other name it
 // reports false and returns a Name with File alone.
 //
 // As for duplicity, anything may follow the end of a name after a dot, so
@@ -85,6 +87,14 @@ func ParseName(file string, p Prefixes) (Name, bool) {
 	rest, ok := strings.CutPrefix(file, p.All)
 	if !ok || strings.HasSuffix(file, ".par2") {
 		return unknown, false
+	}
+	if r, ok := strings.CutPrefix(rest, claimHead); ok {
+		n, ok := parseClaim(r)
+		if !ok {
+			return unknown, false
+		}
+		n.File = file
+		return n, true
 	}
 	for _, s := range schemes() {
 		r, ok := strings.CutPrefix(rest, p.of(s.kind))
@@ -106,6 +116,8 @@ func (p Prefixes) Format(n Name) string {
 	b.WriteString(p.All)
 	b.WriteString(p.of(n.Kind))
 	switch {
+	case n.Kind == ClaimFile:
+		return b.String() + claimHead + FormatTime(n.End) + "." + n.Token
 	case n.Kind == IndexFile:
 		b.WriteString("dupfs-index.")
 	case n.Kind == SigtarFile && n.Full:
@@ -320,6 +332,21 @@ func parseIndex(s string) (Name, bool) {
 	n.End, ok2 = parseUTC(end)
 	n.Full = !inc
 	return n, ok1 && ok2 && (n.Full || n.Start.Before(n.End))
+}
+
+const (
+	claimHead = "dupfs-claim."
+	tokenLen  = 16
+)
+
+// parseClaim understands what follows claimHead: a time and a token.
+func parseClaim(s string) (Name, bool) {
+	end, token, _ := strings.Cut(s, ".")
+	t, ok := parseUTC(end)
+	if !ok || len(token) != tokenLen || strings.Trim(token, "0123456789abcdef") != "" {
+		return Name{}, false
+	}
+	return Name{Kind: ClaimFile, Full: true, Start: t, End: t, Token: token}, true
 }
 
 // usual returns how far the name is from what duplicity writes: 0 for the

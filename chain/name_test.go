@@ -139,6 +139,7 @@ func FuzzName(f *testing.F) {
 		"duplicity-inc.20231114T221320Z.to.20231116T020000Z.manifest.part",
 		"duplicity-new-signatures.2023-11-14T22_13_20-05_00.to.2023-11-16T02_00_00Z.sigtar.gpg",
 		"di.s44we8.s471k0.1.dt.z", "dfst.s44we8.jst", "dupfs-index.20231114T221320Z.gpg",
+		"dupfs-claim.20231114T221320Z.0123456789abcdef",
 	} {
 		f.Add(s, "")
 	}

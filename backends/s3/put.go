@@ -41,6 +41,10 @@ func (b *Backend) PutNew(ctx context.Context, name string, r io.ReadSeeker) erro
 	return b.put(ctx, name, r, true)
 }
 
+// Doubtful implements backends.Doubtful: a server that ignores the condition
+// answers as one that obeys it.
+func (b *Backend) Doubtful() bool { return true }
+
 func (b *Backend) put(ctx context.Context, name string, r io.ReadSeeker, isNew bool) error {
 	key, err := b.key("put", name)
 	if err != nil {

@@ -284,6 +284,9 @@ func (b *Backend) Put(ctx context.Context, name string, r io.ReadSeeker) error {
 	return b.put(ctx, name, r, true)
 }
 
+// Doubtful implements backends.Doubtful: not every server has MOVE.
+func (b *Backend) Doubtful() bool { return true }
+
 // PutNew is Put for a name that must be free. A server without MOVE cannot.
 func (b *Backend) PutNew(ctx context.Context, name string, r io.ReadSeeker) error {
 	return b.put(ctx, name, r, false)

@@ -47,6 +47,9 @@ type Options struct {
 	Now   time.Time   // the set's end time, cut to whole seconds
 	Last  time.Time   // end time of the newest set in the archive, zero if none; where an incremental set starts
 	Layer chain.Layer // of volumes and signatures
+	// Taken are the end times of sets that are not finished: this one gets
+	// another one.
+	Taken []time.Time
 	// Forks are the end times of sets that begin where this one does, and are
 	// known. Any other one was made meanwhile, from another machine.
 	Forks []time.Time
@@ -78,6 +81,10 @@ type Options struct {
 
 	Progress *Progress    // may be nil
 	Notice   func(Notice) // called from several goroutines, one at a time; may be nil
+	// Verify is given the set before it exists: all but its manifest is stored,
+	// and that is what manifest holds. After an error the set does not come to
+	// be; with ErrUnsound nothing of it stays. May be nil.
+	Verify func(ctx context.Context, set *chain.Set, manifest io.ReaderAt) error
 	// OnIndex is given the set's index in plain once the set exists, to
 	// extend a local catalog. Its error does not fail the run: it is returned
 	// in Stats.IndexErr. May be nil.
@@ -198,6 +205,10 @@ type Stats struct {
 	// JournalErr is why the journal could not be kept; the run is not affected.
 	JournalErr error
 }
+
+// ErrUnsound is for an Options.Verify which found that a set is not what it
+// should be.
+var ErrUnsound = errors.New("the new set is not what it should be")
 
 // ErrClock says that the clock is behind the newest set of the archive.
 var ErrClock = errors.New("the clock is behind the time of the last backup")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"time"
 
 	"dupfs/chain"
 	"dupfs/chain/difftar"
@@ -26,13 +27,18 @@ type Origin struct {
 // the point cannot be read intact: a set that is to take the place of others
 // must have all of what they have. Options.Selection is not used, and Now should
 // be the point's time, so that the new set is one second younger than what it
-// stands for, and older than every later backup.
+// stands for, and older than every later backup. With Options.Journal, Compact
+// can go on with one that was interrupted, as Run can: Interrupted.Source is
+// Compacted then.
 func Compact(ctx context.Context, from Origin, st *store.Store, o Options) (*Stats, error) {
 	o.Selection, o.DryRun = nil, false
 	r := newRun("", nil, o)
 	r.from = &from
 	return r.do(ctx, st)
 }
+
+// Compacted is the Interrupted.Source of a set that is made of the point at t.
+func Compacted(t time.Time) string { return "the backup of " + chain.FormatTime(t) }
 
 // planTree makes items of all entries of a tree, in path order.
 func (r *run) planTree(ctx context.Context, items, jobs chan<- *item) error {
@@ -69,8 +75,10 @@ func (p *planner) node(n chain.Node, above map[uint64]bool) error {
 		s.ctime, s.ino = p.cur.Ctime, p.cur.Ino
 	}
 	p.walked(s)
-	if err := p.send(&item{path: n.Path, kind: difftar.Snapshot, src: s}); err != nil {
-		return err
+	if !p.resumed.skips(n.Path) { // else it is stored already, what is below it perhaps not
+		if err := p.send(&item{path: n.Path, kind: difftar.Snapshot, src: s}); err != nil {
+			return err
+		}
 	}
 	if n.Type != chain.Dir {
 		return nil

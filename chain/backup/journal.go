@@ -81,6 +81,7 @@ type journalHead struct {
 	Layer      chain.Layer
 	Source     string
 	Owner      string
+	Claim      string // token of the claim that the run has stored; "": none
 }
 
 // volumeNote is a volume that is sealed, and the statistics so far.

@@ -28,6 +28,7 @@ type Interrupted struct {
 	// arrived. The rest is made again.
 	Kept []chain.Stored
 
+	claim   string // token, "" for none
 	path    string
 	cut     int64    // where what the journal says of the kept volumes ends
 	partial *partial // the file that goes on behind them; nil: none does
@@ -106,7 +107,7 @@ func ReadJournal(path string) (*Interrupted, error) {
 // head takes what the first event says.
 func (in *Interrupted) head(h *journalHead) {
 	in.Set = chain.Set{Full: h.Full, Start: time.Unix(h.Start, 0).UTC(), End: time.Unix(h.End, 0).UTC()}
-	in.Layer, in.Source, in.Owner = h.Layer, h.Source, h.Owner
+	in.Layer, in.Source, in.Owner, in.claim = h.Layer, h.Source, h.Owner, h.Claim
 }
 
 // scan finds the last place in the journal at which every volume had arrived
@@ -222,7 +223,7 @@ func (in *Interrupted) complete(ctx context.Context, st *store.Store, files []ch
 func (in *Interrupted) files(files []chain.Stored) []chain.Stored {
 	var own []chain.Stored
 	for _, f := range files {
-		if f.Kind != 0 && f.Full == in.Set.Full && f.Start.Equal(in.Set.Start) && f.End.Equal(in.Set.End) {
+		if f.Kind != 0 && f.Kind != chain.ClaimFile && f.Full == in.Set.Full && f.Start.Equal(in.Set.Start) && f.End.Equal(in.Set.End) {
 			own = append(own, f)
 		}
 	}
@@ -241,6 +242,11 @@ func (in *Interrupted) Discard(ctx context.Context, st *store.Store, files []cha
 			if err := st.Delete(ctx, f); err != nil {
 				return err
 			}
+		}
+	}
+	if in.claim != "" {
+		if err := st.Delete(ctx, chain.Stored{Name: claimName(st, in.Set.End, in.claim)}); err != nil {
+			return err
 		}
 	}
 	return in.Forget()

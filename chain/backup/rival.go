@@ -31,7 +31,11 @@ func (s *setWriter) disown() {
 // alone is ErrRival if another run has finished a set that begins where this
 // one does, or, before this set is complete, stored files under its names.
 func (s *setWriter) alone(ctx context.Context, before bool) error {
-	files, err := s.st.List(ctx)
+	look := s.st.List
+	if before {
+		look = s.uncontested
+	}
+	files, err := look(ctx)
 	if err != nil {
 		return fmt.Errorf("a look for other backups: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,8 @@ type run struct {
 	base    Base
 	from    *Origin // instead of src, nil for a backup
 	name    chain.Name
-	isRoot  bool // the effective user is root
+	token   string // of the claim, "" if none is stored
+	isRoot  bool   // the effective user is root
 	facts   facts
 	budget  *semaphore.Weighted
 	journal *journal // nil: none
@@ -121,6 +123,9 @@ func (r *run) times() error {
 		}
 		end = last.Add(time.Second)
 	}
+	for slices.ContainsFunc(r.o.Taken, end.Equal) {
+		end = end.Add(time.Second)
+	}
 	r.name = chain.Name{Full: r.base == nil, Start: end, End: end, Layer: r.o.Layer}
 	if r.base != nil {
 		r.name.Start = last
@@ -136,7 +141,12 @@ func (r *run) all(parent context.Context, st *store.Store) error {
 	if r.o.DryRun {
 		return r.pipeline(ctx, &packer{run: r})
 	}
-	if err := r.openJournal(); err != nil {
+	defer r.unclaim(parent, st)
+	if err := r.begin(ctx, st); err != nil {
+		if r.journal != nil && r.o.Resume == nil { // nothing was stored
+			r.journal.close()
+			err = errors.Join(err, (&Interrupted{path: r.o.Journal}).Forget())
+		}
 		return err
 	}
 	set, err := newSetWriter(ctx, r, st)
@@ -180,13 +190,16 @@ func (r *run) openJournal() error {
 	if r.o.Journal == "" {
 		return nil
 	}
-	source, err := filepath.Abs(r.src)
-	if err != nil {
-		return err
+	source := Compacted(r.o.Now)
+	if r.from == nil {
+		var err error
+		if source, err = filepath.Abs(r.src); err != nil {
+			return err
+		}
 	}
 	r.journal = newJournal(r.o.Journal, &journalHead{
 		Full: r.name.Full, Start: r.name.Start.Unix(), End: r.name.End.Unix(),
-		Layer: r.name.Layer, Source: source, Owner: r.o.Owner,
+		Layer: r.name.Layer, Source: source, Owner: r.o.Owner, Claim: r.token,
 	})
 	return nil
 }

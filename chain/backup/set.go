@@ -344,6 +344,18 @@ func (s *setWriter) writeManifest(ctx context.Context) error {
 	if _, err := w.Seal(); err != nil {
 		return err
 	}
+	if s.o.Verify != nil {
+		set, _ := s.stored()
+		set.Manifest = &chain.Stored{Name: w.Name(), Size: w.Size()}
+		if err := s.o.Verify(ctx, set, w.Sealed()); err != nil {
+			return err
+		}
+	}
+	if s.token != "" { // nothing but this look keeps two sets of one second apart
+		if err := s.alone(ctx, true); err != nil {
+			return err
+		}
+	}
 	return s.upload(w)
 }
 
@@ -400,7 +412,7 @@ func (s *setWriter) retreat(ctx context.Context, cause error) error {
 	if errors.Is(cause, ErrRival) {
 		s.disown()
 	}
-	if s.journal != nil && !errors.Is(cause, ErrRival) {
+	if s.journal != nil && !errors.Is(cause, ErrRival) && !errors.Is(cause, ErrUnsound) {
 		if s.journal.close() == nil {
 			if in, err := ReadJournal(s.journalPath()); err == nil && len(in.Kept) > 0 {
 				s.stats.Kept = len(in.Kept)

@@ -139,8 +139,8 @@ func (o Policy) keeper() func(end time.Time) bool {
 	}
 }
 
-// Cleanup removes the files of incomplete sets and of orphaned ones, and
-// sigtars and index files of no set. Unlike duplicity it leaves an orphaned set
+// Cleanup removes the files of incomplete sets and of orphaned ones, sigtars
+// and index files of no set, and claims. Unlike duplicity it leaves an orphaned set
 // that can still be restored, because all it builds on is there, and removes
 // the sigtars of the sets it removes, which duplicity at times leaves behind.
 func Cleanup(c *chain.Collection) *Plan {
@@ -170,6 +170,7 @@ func Cleanup(c *chain.Collection) *Plan {
 	}
 	p.Delete = append(p.Delete, c.LooseSigtars...)
 	p.Delete = append(p.Delete, c.LooseIndexes...)
+	p.Delete = append(p.Delete, c.Claims...)
 	return p
 }
 

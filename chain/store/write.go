@@ -76,6 +76,10 @@ func (w *Writer) Name() chain.Name { return w.name }
 // Size returns the size of the sealed file, in stored bytes.
 func (w *Writer) Size() int64 { return w.size }
 
+// Sealed returns the stored bytes of a sealed file, Size of them, which can be
+// read until it is uploaded or given up.
+func (w *Writer) Sealed() io.ReaderAt { return w.tmp }
+
 // Seal ends the file; nothing can be written after it.
 func (w *Writer) Seal() (*volume.Layout, error) {
 	layout, err := w.Writer.Close()

@@ -451,7 +451,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	defer known.close()
 	p := &backup.Progress{}
 	o := backup.Options{
-		Now: e.clock(c), Last: a.newest(), Layer: layer(c), Forks: a.forks(),
+		Now: e.clock(c), Last: a.newest(), Taken: a.taken(), Layer: layer(c), Forks: a.forks(),
 		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		Memory:  backupMemory,
@@ -514,6 +514,17 @@ func (a *archive) newest() time.Time {
 		}
 	}
 	return t
+}
+
+// taken returns the end times of sets that have no manifest.
+func (a *archive) taken() (ends []time.Time) {
+	if a.snapshot == nil {
+		return nil
+	}
+	for _, s := range a.snapshot.Collection().Incomplete {
+		ends = append(ends, s.End)
+	}
+	return ends
 }
 
 // forks returns the end times of all increments.

@@ -94,3 +94,64 @@ func TestCompactDamaged(t *testing.T) {
 		t.Errorf("the archive changed:\n%s\n%s", before, after)
 	}
 }
+
+// A compaction that was interrupted is gone on with, also after the volumes of
+// another one; once there is a newer backup it is given up. Until its set has
+// been read back and compared it does not exist, wherever the process dies.
+func TestCompactInterrupted(t *testing.T) {
+	w := newWorld(t)
+	url := w.url("archive")
+	w.sh("mkdir src; head -c 5000000 /dev/urandom > src/big")
+	for n := range 2 {
+		w.write("src/n", at(n))
+		w.dupfs("--volsize", "1", "--current-time", at(n), "src", url)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	die := func(when string) {
+		t.Helper()
+		if r := w.exec([]string{dyingVariable + "=" + when}, self, "compact", "--volsize", "1", url); r.code != -1 {
+			t.Fatalf("%s: exit %d\n%s", when, r.code, r.stderr)
+		}
+	}
+	die("after 3")
+	volumes := w.sh("cd archive; sha256sum duplicity-full.*vol[12].* | tail -n 2")
+	if out := w.dupfs("status", url); !strings.Contains(out, "the next dupfs compact from this machine goes on with it") {
+		t.Error(out)
+	}
+	die("before 7") // the manifest of what it goes on with
+	if out := w.dupfs("compact", url); !strings.Contains(out, "Going on with the compaction that was interrupted: 5 volumes there.") {
+		t.Error(out)
+	}
+	if again := w.sh("cd archive; sha256sum duplicity-full.*vol[12].* | tail -n 2"); again != volumes {
+		t.Errorf("other volumes:\n%s\n%s", volumes, again)
+	}
+	w.dupfs("remove-all-but-n-full", "1", "--force", url)
+	w.dupfs("verify", "--compare-data", url, "src")
+
+	w.write("src/n", "2")
+	w.dupfs("--current-time", at(2), "src", url)
+	die("after 3")
+	w.write("src/n", "3")
+	w.dupfs("--current-time", at(3), "src", url)
+	r := w.exec(nil, binary, "compact", url)
+	if r.code != 0 || !strings.Contains(r.stderr, "is not gone on with: it was of another backup") {
+		t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if out := w.dupfs("cleanup", url); !strings.Contains(out, "No extraneous files") {
+		t.Error(out)
+	}
+	w.dupfs("verify", "--compare-data", url, "src")
+
+	// What another machine left unfinished is in nobody's way.
+	w.write("src/n", "4")
+	w.dupfs("--current-time", at(4), "src", url)
+	die("after 3")
+	w.env = append(w.env, w.freshCache())
+	w.dupfs("compact", url)
+	w.dupfs("cleanup", "--force", url)
+	w.dupfs("remove-all-but-n-full", "1", "--force", url)
+	w.dupfs("verify", "--compare-data", url, "src")
+}

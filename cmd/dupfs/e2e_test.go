@@ -18,6 +18,10 @@ import (
 // binary is dupfs as it is shipped, built once for all tests of this package.
 var binary string
 
+// coverVariable names a directory for what dupfs itself covers, as
+// GOCOVERDIR has it: the program is then built to count that.
+const coverVariable = "DUPFS_TEST_COVER"
+
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
@@ -31,7 +35,11 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "dupfs")
-	build := exec.Command("go", "build", "-o", binary, ".")
+	build := exec.Command("go", "build", "-o", binary)
+	if os.Getenv(coverVariable) != "" {
+		build.Args = append(build.Args, "-cover", "-coverpkg=dupfs/...")
+	}
+	build.Args = append(build.Args, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
@@ -68,6 +76,9 @@ func newWorld(t testing.TB) *world {
 	w.env = []string{
 		"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "TZ=UTC", "HOME=" + w.path("home"),
 		"GNUPGHOME=" + w.path("gnupg"), "TMPDIR=" + w.path("tmp"), "PASSPHRASE=fixture",
+	}
+	if dir := os.Getenv(coverVariable); dir != "" {
+		w.env = append(w.env, "GOCOVERDIR="+dir)
 	}
 	t.Cleanup(w.end)
 	return w

@@ -128,9 +128,11 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 			return fmt.Errorf("%s: %w", f.File, err)
 		}
 	}
-	if c.Command.Name == "cleanup" { // what its journal tells of is gone
-		if err := os.Remove(a.journal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	if c.Command.Name == "cleanup" { // what the journals tell of is gone
+		for _, journal := range []string{a.journal(), a.compactJournal()} {
+			if err := os.Remove(journal); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	return nil

@@ -34,13 +34,9 @@ func (a *archive) owner(c *cli.Context) string {
 // what is asked for; else it removes what that left. It reports whether a set
 // came of it: then what is asked for is what has changed since.
 func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, sel *selection.Selection) (bool, error) {
-	in, err := backup.ReadJournal(a.journal())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
-	case err != nil:
-		a.env.note(fmt.Sprintf("what an interrupted backup left cannot be gone on with: %v", err))
-		return false, os.Remove(a.journal())
+	in, err := a.readJournal(a.journal())
+	if in == nil {
+		return false, err
 	}
 	files, err := a.store.List(ctx)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -61,9 +57,32 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 		return true, in.Forget()
 	case errors.As(err, &not):
 		a.env.warn("the backup of %s, which was interrupted, is not gone on with: %v", stamp(in.Set.End), not.error)
-		return false, in.Discard(ctx, a.store, files)
+		return false, a.discard(ctx, in, files)
 	}
 	return err == nil, err
+}
+
+// readJournal reads a journal; nil if there is none, or none that means
+// anything, which is removed.
+func (a *archive) readJournal(path string) (*backup.Interrupted, error) {
+	in, err := backup.ReadJournal(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		a.env.note(fmt.Sprintf("what an interrupted run left cannot be gone on with: %v", err))
+		return nil, os.Remove(path)
+	}
+	return in, nil
+}
+
+// discard removes what an interrupted run left.
+func (a *archive) discard(ctx context.Context, in *backup.Interrupted, files []chain.Stored) error {
+	err := in.Discard(ctx, a.store, files)
+	if err == nil && a.snapshot != nil {
+		err = a.snapshot.Refresh(ctx) // its second is free again
+	}
+	return err
 }
 
 // unfitError is why an interrupted backup cannot be gone on with.

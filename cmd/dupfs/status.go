@@ -129,11 +129,12 @@ func (a *archive) setStatuses(ctx context.Context, col *chain.Collection) []setS
 
 // unfinished says how a set without a manifest can get one.
 func (a *archive) unfinished(s *chain.Set) string {
-	in, err := backup.ReadJournal(a.journal())
-	if err != nil || in.Set.Times() != s.Times() || len(in.Kept) == 0 {
-		return "; `dupfs cleanup URL` removes it"
+	for _, j := range []struct{ path, next string }{{a.journal(), "backup"}, {a.compactJournal(), "dupfs compact"}} {
+		if in, err := backup.ReadJournal(j.path); err == nil && in.Set.Times() == s.Times() && len(in.Kept) > 0 {
+			return "; the next " + j.next + " from this machine goes on with it"
+		}
 	}
-	return "; the next backup from this machine goes on with it"
+	return "; `dupfs cleanup URL` removes it"
 }
 
 func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state string) setStatus {
