@@ -31,6 +31,7 @@ const fixtureDir = "../../testdata/fixtures"
 var fixtures = []string{
 	"plain", "symmetric", "multichain", "names-old", "names-short", "orphans",
 	"symmetric-single-zero-block", "handmade-multimember-gzip", "v3-jsonstat",
+	"aead-symmetric", "aead-signed",
 }
 
 // expected is what stock restored at a point: a line for each entry.
@@ -122,7 +123,17 @@ func load(t testing.TB, fixture string) *mem.Backend {
 }
 
 // keys are shared by all tests: to derive one from the passphrase is slow.
-var keys = sync.OnceValue(func() *pgp.Keys { return pgp.NewKeys("fixture") })
+var keys = sync.OnceValue(func() *pgp.Keys {
+	k := pgp.NewKeys("fixture")
+	file, err := os.ReadFile(filepath.Join(fixtureDir, "aead-signed", "key.sec.asc"))
+	if err == nil {
+		err = k.AddKeyFile(file)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
 
 // archive is an Archive over a backend, for tests.
 type archive struct {

@@ -53,6 +53,8 @@ func (e expectedEntry) line(t *testing.T) string {
 // fixture is a chain that was made by a real program.
 type fixture struct {
 	Name      string `json:"name"`
+	KeyFile   string `json:"key_file"` // of the secret key; "": there is a passphrase
+	Signer    string `json:"signer"`   // "": nothing is signed
 	Snapshots []struct {
 		Time    int64  `json:"time"`
 		Label   string `json:"label"`
@@ -83,6 +85,23 @@ func fixtures(t *testing.T) []fixture {
 		all = append(all, f)
 	}
 	return all
+}
+
+// open returns the options that open the archive, the URL last.
+func (f fixture) open(t *testing.T) []string {
+	t.Helper()
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var args []string
+	if f.KeyFile != "" {
+		args = append(args, "--gpg-binary=/nonexistent/gpg", "--key-file", filepath.Join(dir, f.KeyFile))
+	}
+	if f.Signer != "" {
+		args = append(args, "--sign-key", f.Signer)
+	}
+	return append(args, "file://"+filepath.Join(dir, "archive"))
 }
 
 // expected returns the lines of a point's listing: what stock restored, which
@@ -118,12 +137,13 @@ func TestFixtures(t *testing.T) {
 
 func testFixture(t *testing.T, f fixture) {
 	w := newWorld(t)
-	dir, err := filepath.Abs(filepath.Join(f.dir, "archive"))
-	if err != nil {
-		t.Fatal(err)
+	archive := f.open(t)
+	url := archive[len(archive)-1]
+	with := func(args ...string) []string { return append(args, archive...) }
+	mnt, _ := w.mount(url, archive[:len(archive)-1]...)
+	if absentPoints[f.Name] == nil {
+		w.dupfs(with("verify", "--all-points")...)
 	}
-	url := "file://" + dir
-	mnt, _ := w.mount(url)
 	for _, s := range f.Snapshots {
 		t.Run(s.Label, func(t *testing.T) {
 			at := fmt.Sprint(s.Time)
@@ -138,7 +158,7 @@ func testFixture(t *testing.T, f fixture) {
 					}
 				}
 				w.sh("find " + mnt + "/versions " + mnt + "/deleted > walk && grep -q 2 walk")
-				r := w.exec(nil, binary, "restore", "--time", at, url, w.path("absent"))
+				r := w.exec(nil, binary, append(with("restore", "--time", at), w.path("absent"))...)
 				if r.code == exitOK && !strings.Contains(r.stderr, "warning: ") {
 					t.Errorf("an older state was restored in silence: %s", r.stderr)
 				}
@@ -148,10 +168,10 @@ func testFixture(t *testing.T, f fixture) {
 			compareLines(t, "mount", diskLines(t, point), want)
 
 			out := w.path("restored-" + s.Label)
-			w.dupfs("restore", "--numeric-owner", "--time", at, url, out)
+			w.dupfs(append(with("restore", "--numeric-owner", "--time", at), out)...)
 			compareLines(t, "restore", diskLines(t, out), want)
 
-			compareLines(t, "ls --json", jsonLines(t, w.dupfs("ls", "-R", "--json", "--time", at, url), want), want)
+			compareLines(t, "ls --json", jsonLines(t, w.dupfs(with("ls", "-R", "--json", "--time", at)...), want), want)
 		})
 	}
 }
