@@ -94,7 +94,7 @@ func (k *Keys) AddKeyFile(file []byte) error {
 // readKeyFile reads a binary key ring, or any number of armored ones.
 func readKeyFile(file []byte) (openpgp.EntityList, error) {
 	if !bytes.Contains(file, []byte("-----BEGIN PGP")) {
-		return openpgp.ReadKeyRing(bytes.NewReader(file))
+		return readRing(file)
 	}
 	var all openpgp.EntityList
 	r := bufio.NewReader(bytes.NewReader(file))
@@ -106,12 +106,33 @@ func readKeyFile(file []byte) (openpgp.EntityList, error) {
 		if err != nil {
 			return nil, err
 		}
-		list, err := openpgp.ReadKeyRing(block.Body)
+		ring, err := io.ReadAll(block.Body) // no larger than the file
+		if err != nil {
+			return nil, err
+		}
+		list, err := readRing(ring)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, list...)
 	}
+}
+
+// errVersion5 says that a key has a form that only GnuPG knows.
+var errVersion5 = errors.New("it is of version 5 (Ed448 or X448 by GnuPG 2.3 or newer): gpg opens what is encrypted to it, " +
+	"but dupfs cannot encrypt to it, nor sign with it")
+
+// readRing reads binary keys.
+func readRing(ring []byte) (openpgp.EntityList, error) {
+	list, err := openpgp.ReadKeyRing(bytes.NewReader(ring))
+	if err != nil {
+		const secretKey, publicKey = 5, 6
+		tag, _, n, perr := ParseHeader(ring)
+		if perr == nil && (tag == secretKey || tag == publicKey) && n > 0 && n < len(ring) && ring[n] == 5 {
+			err = errVersion5
+		}
+	}
+	return list, err
 }
 
 // passes returns the passphrases to try, asking if there are none. It returns
@@ -315,7 +336,11 @@ func (k *Keys) find(ctx context.Context, esks []esk, p probe) (Session, error) {
 			skipped = err
 			continue
 		}
-		ids = append(ids, fmt.Sprintf("%016X", r.KeyID))
+		id := fmt.Sprintf("%016X", r.KeyID)
+		if r.KeyID == 0 {
+			id = "(hidden)"
+		}
+		ids = append(ids, id)
 		s, ok, err := k.openPKESK(ctx, r, key, p)
 		if ok || ctx.Err() != nil {
 			return s, err

@@ -191,3 +191,17 @@ func TestDemandSigner(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// GnuPG's own newer form of keys is named as what it is.
+func TestVersion5(t *testing.T) {
+	file := testFile(t, "version5.pub.asc")
+	if _, err := EncryptionKey(file, "440F617E2B309CEF", time.Now()); err == nil || !strings.Contains(err.Error(), "version 5 (Ed448 or X448") {
+		t.Error(err)
+	}
+	if err := NewKeys().AddKeyFile(file); err == nil || !strings.Contains(err.Error(), "version 5 (Ed448 or X448") {
+		t.Error(err)
+	}
+	if err := NewKeys().AddKeyFile([]byte{0xc6, 1, 5}); err == nil {
+		t.Error("a key of nothing was read")
+	}
+}
