@@ -2,8 +2,9 @@
 # setup.sh demo|test    installs on Debian 12 what `make demo` or `make test` needs.
 #
 #   demo   fuse3, and Go where it is missing or too old
-#   test   also stock duplicity, duply, backupninja, rdiff, gnupg, gnome-keyring,
-#          attr, acl, rsync, sshd, a C compiler for the race detector, node, rclone, samba, and in .servers/
+#   test   also stock duplicity, duply, backupninja, rdiff, gnupg of two ages,
+#          a smartcard in software, gnome-keyring, attr, acl, rsync, sshd, a C
+#          compiler for the race detector, node, rclone, samba, and in .servers/
 #          (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
 #          the network-fault proxy Toxiproxy, and the Python libraries with which
@@ -158,6 +159,10 @@ demo)
 test)
 	need fusermount3 fuse3
 	need gpg gnupg
+	need gpg1 gnupg1
+	need gnupg-pkcs11-scd gnupg-pkcs11-scd
+	need softhsm2-util softhsm2
+	need pkcs11-tool opensc
 	need duplicity duplicity
 	need duply duply
 	need backupninja backupninja

@@ -26,7 +26,7 @@ import (
 type Options struct {
 	Keys *pgp.Keys // to read with; nil: none
 	// Encrypter makes the keys of what is written in the OpenPGP layer. It is
-	// called at most once, when the first such file is created.
+	// called at most once, by Ready or when the first such file is created.
 	Encrypter func() (*pgp.Encrypter, error)
 	Layer     chain.Layer    // of volumes, sigtars and indexes that are written
 	Prefixes  chain.Prefixes // of names

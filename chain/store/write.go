@@ -55,6 +55,16 @@ func (s *Store) Create(ctx context.Context, n chain.Name) (*Writer, error) {
 	return w, nil
 }
 
+// Ready makes the keys of what is written in the OpenPGP layer, if the store
+// writes that, so that what is wrong with them shows before anything is begun.
+func (s *Store) Ready() error {
+	if s.opts.Layer != chain.OpenPGP {
+		return nil
+	}
+	_, err := s.encrypter()
+	return err
+}
+
 // encrypter returns the keys for what is written, made once.
 func (s *Store) encrypter() (*pgp.Encrypter, error) {
 	s.encOnce.Do(func() {

@@ -220,6 +220,11 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 			return err
 		}
 		defer unlock()
+		if a.openpgp.public() { // else a passphrase would be asked for twice
+			if err := a.store.Ready(); err != nil {
+				return backupError(err, nil)
+			}
+		}
 		if resumed, err = a.goOn(ctx, c, verb, src, sel); err != nil {
 			return err
 		}
@@ -440,6 +445,11 @@ func frugal(c *cli.Context) error {
 // makes no set if nothing has changed.
 func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *selection.Selection, base *snapshot.Base, in *backup.Interrupted, skipEmpty bool) (*backup.Stats, error) {
 	e := a.env
+	if !c.Bool("dry-run") {
+		if err := a.store.Ready(); err != nil {
+			return nil, err
+		}
+	}
 	hostname, _ := os.Hostname() // without one the manifest has none
 	if i := strings.IndexByte(hostname, '.'); i > 0 {
 		hostname = hostname[:i]

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"dupfs/chain/pgp"
+	"dupfs/internal/need"
 )
 
 // reseal encrypts an unencrypted archive in place. seal makes a message of a
@@ -129,4 +130,71 @@ func TestGnuPGChains(t *testing.T) {
 			}
 		})
 	}
+}
+
+// GnuPG 1.4 writes chains that are read and continued here, and reads what is
+// written here. Its own keys are used by way of a newer GnuPG, or of a file.
+func TestGnuPG1(t *testing.T) {
+	gpg1 := need.Program(t, "gpg1")
+	w := keyWorld(t)
+	id := w.key("al <al@example.org>", "", "rsa2048", "rsa2048")
+	w.sh("mkdir -m 700 gnupg1; gpg --batch --export-secret-keys " + id + " > key; GNUPGHOME=gnupg1 gpg1 --batch --import key 2>&1" +
+		"; echo " + id + ":6: | GNUPGHOME=gnupg1 gpg1 --import-ownertrust 2>&1")
+	w.env = append(w.env, "PASSPHRASE=fixture", "SIGN_PASSPHRASE=")
+	old := []string{"GNUPGHOME=" + w.path("gnupg1")}
+	stock := func(args ...string) {
+		t.Helper()
+		if r := w.exec(old, need.Program(t, "duplicity"), append(args, "--gpg-binary", gpg1)...); r.code != 0 {
+			t.Fatalf("%s: exit %d\n%s%s", r.line, r.code, r.stdout, r.stderr)
+		}
+	}
+	for name, c := range map[string]struct {
+		options []string
+		signed  bool
+		extra   []string // for dupfs
+	}{
+		"cast5 bzip2":  {options: []string{"--gpg-options=--cipher-algo CAST5 --compress-algo bzip2"}},
+		"signed 3des":  {options: []string{"--gpg-options=--cipher-algo 3DES", "--encrypt-sign-key", id}, signed: true},
+		"tag 9 hidden": {options: []string{"--gpg-options=--cipher-algo BLOWFISH --disable-mdc", "--hidden-encrypt-key", id}, extra: []string{"--accept-unauthenticated"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{t, w.dir, w.env}
+			archive, out := "archive "+name, w.path("out "+name)
+			url := w.url(archive)
+			w.write("src/letter", "dear\n")
+			stock(append([]string{"full", "--current-time", at(0), "src", url}, c.options...)...)
+			w.write("src/letter", "dear all\n")
+			w.sh("touch -d 2023-01-01 src/letter") // duplicity notes no sizes
+			options := slices.Concat(c.extra, c.options[1:])
+			dupfs := func(args ...string) result { return w.exec(nil, binary, append(args, options...)...) }
+			if c.extra != nil {
+				w.want(31, "--accept-unauthenticated reads them", nil, "ls", url)
+			}
+			for _, args := range [][]string{
+				{"incremental", "--current-time", at(1), "src", url},
+				{"restore", "--time", at(0), url, out + "0"},
+				{"verify", "--all-points", url},
+			} {
+				r := dupfs(args...)
+				if r.code != 0 || strings.Contains(r.stderr, "may have been changed by anybody") != (c.extra != nil) {
+					t.Errorf("%s: exit %d\n%s%s", r.line, r.code, r.stdout, r.stderr)
+				}
+			}
+			w.sh("rm -rf home/.cache/duplicity")
+			stock(append([]string{"restore", url, out + "1"}, c.options...)...)
+			if got := w.sh("cat '" + out + "0/letter' '" + out + "1/letter'"); got != "dear\ndear all\n" {
+				t.Errorf("restored: %q", got)
+			}
+			if !c.signed { // the passphrase takes gpg1 a second a file, and it has just read them
+				return
+			}
+			ours := w.exec(old, "/bin/bash", "-c", "for f in 'archive "+name+"'/*.to.*; do gpg1 --batch --status-fd 1 -o /dev/null -d \"$f\" 2>/dev/null; done")
+			if strings.Count(ours.stdout, "GOODMDC") != 4 || strings.Count(ours.stdout, "GOODSIG") != 4 {
+				t.Errorf("gpg1 of ours: %s%s", ours.stdout, ours.stderr)
+			}
+		})
+	}
+	w.sh("rm -rf home/.cache")
+	w.want(31, "GnuPG 2.1 or newer is needed", nil, "ls", "--gpg-binary", gpg1, w.url("archive signed 3des"))
+	w.want(31, "GnuPG 2.1 or newer is needed", old, "full", "--gpg-binary", gpg1, "--encrypt-key", id, "--sign-key", id, "src", w.url("new"))
 }

@@ -71,9 +71,11 @@ type environ struct {
 	typedMu sync.Mutex
 	typed   map[string]string // what was asked for a store, by prompt
 
-	commandMu   sync.Mutex
-	commandText string // what --password-command printed
-	commandRan  bool
+	commandMu    sync.Mutex
+	commandText  string // what --password-command printed
+	commandRan   bool
+	commandLimit time.Duration   // of it; 0: passwordCommandTime
+	wide         map[string]bool // files with secrets that were warned of
 }
 
 // getenv returns a variable, "" if it is not set.

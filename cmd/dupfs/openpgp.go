@@ -130,13 +130,13 @@ func (o *openpgp) keys(ctx context.Context, c *cli.Context, dir string) (*pgp.Ke
 	return k, nil
 }
 
-// optionalGPG is GnuPG where it may be missing: then it has no key.
+// optionalGPG is GnuPG where it may be missing, or too old: then it has no key.
 type optionalGPG struct{ *gnupg.GPG }
 
 // SessionKey implements pgp.Decrypter.
 func (g *optionalGPG) SessionKey(ctx context.Context, r pgp.Recipient) (pgp.Session, error) {
 	s, err := g.GPG.SessionKey(ctx, r)
-	if errors.Is(err, gnupg.ErrMissing) {
+	if errors.Is(err, gnupg.ErrMissing) || errors.Is(err, gnupg.ErrOld) {
 		return s, fmt.Errorf("%w (%w)", chain.ErrNoKey, err)
 	}
 	return s, err
@@ -171,7 +171,11 @@ func (o *openpgp) encrypter(ctx context.Context, c *cli.Context, keys *pgp.Keys)
 	if o.sign != "" {
 		var err error
 		if opts.Sign, err = o.signer(ctx, opts.Passphrase); err != nil {
-			return nil, fail(exitGPG, err, "`gpg --list-secret-keys` shows the keys there are; SIGN_PASSPHRASE unlocks them")
+			status := exitGPG
+			if errors.Is(err, errSignPassphraseEOF) {
+				status = exitException
+			}
+			return nil, fail(status, err, "`gpg --list-secret-keys` shows the keys there are; SIGN_PASSPHRASE unlocks them")
 		}
 	}
 	return pgp.NewEncrypterTo(opts)
@@ -197,7 +201,13 @@ func (o *openpgp) signer(ctx context.Context, archive string) (pgp.Signer, error
 	}
 	options := gnupg.SignOptions{ID: o.sign, Passphrases: given, Now: o.e.now}
 	if !known && !o.agent {
-		options.More = func(context.Context) (string, error) { return o.e.ask("GnuPG passphrase for signing key: ") }
+		options.More = func(context.Context) (string, error) {
+			p, err := o.e.ask("GnuPG passphrase for signing key: ")
+			if errors.Is(err, errPassphraseEOF) {
+				err = errSignPassphraseEOF
+			}
+			return p, err
+		}
 	}
 	return o.gpg.Signer(ctx, options)
 }
@@ -254,6 +264,13 @@ func (o *openpgp) target(ctx context.Context, id string) (pgp.Target, error) {
 	file, err := o.gpg.Export(ctx, id)
 	if err != nil {
 		return pgp.Target{}, err
+	}
+	disabled, err := o.gpg.Disabled(ctx, id)
+	if err != nil {
+		return pgp.Target{}, err
+	}
+	if disabled {
+		return pgp.Target{}, fmt.Errorf("%w: key %s is disabled in GnuPG", pgp.ErrNoPublicKey, id)
 	}
 	trusted, err := o.gpg.Trusted(ctx, id)
 	if err != nil {

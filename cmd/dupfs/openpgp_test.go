@@ -50,15 +50,22 @@ func (w *world) lock() { w.exec(nil, "gpgconf", "--reload", "gpg-agent") }
 func (w *world) key(name, passphrase, sign, encr string) string {
 	w.t.Helper()
 	w.gpg(passphrase, "--quick-gen-key", name, sign, "cert,sign", "never")
-	var id string
-	for line := range strings.Lines(w.gpg(passphrase, "--with-colons", "--list-keys", name)) {
-		if f := strings.Split(line, ":"); f[0] == "fpr" && id == "" {
-			id = f[9]
-		}
-	}
+	id := w.fingerprint(name)
 	w.gpg(passphrase, "--quick-add-key", id, encr, "encr", "never")
 	w.lock()
 	return id
+}
+
+// fingerprint returns that of a primary key.
+func (w *world) fingerprint(name string) string {
+	w.t.Helper()
+	for line := range strings.Lines(w.gpg("", "--with-colons", "--list-keys", name)) {
+		if f := strings.Split(line, ":"); f[0] == "fpr" {
+			return f[9]
+		}
+	}
+	w.t.Fatalf("there is no key %s", name)
+	return ""
 }
 
 // want runs dupfs and checks its exit status and a part of what it says.
@@ -296,6 +303,115 @@ func TestGPGOptions(t *testing.T) {
 	for _, in := range []string{"--passphrase x", "--recipient K", "-r K", "--status-fd 3", "--output x", "word", "--throw-keyids"} {
 		if got, err := gpgOptions([]string{in}); err == nil {
 			t.Errorf("%s: %q", in, got)
+		}
+	}
+}
+
+// A key that may not be used is named with the reason, before anything is begun.
+func TestUnusableKeys(t *testing.T) {
+	w := keyWorld(t)
+	w.write("src/letter", "dear\n")
+	spoiled := func(name, spoil string) string {
+		id := w.key(name+" <"+name+"@example.org>", "", "ed25519", "cv25519")
+		w.sh("k=" + id + "; " + spoil)
+		return id[24:]
+	}
+	good := spoiled("good", ":")
+	revoked := spoiled("revoked", "sed 's/^:-/-/' gnupg/openpgp-revocs.d/$k.rev | gpg --batch --import 2>&1")
+	disabled := spoiled("disabled", "printf 'disable\\nsave\\n' | gpg --no-tty --command-fd 0 --edit-key $k 2>&1")
+	w.gpg("", "--faked-system-time", "20200101T000000!", "--quick-gen-key", "expired <expired@example.org>", "ed25519", "cert,sign", "2021-01-01")
+	expired := w.fingerprint("expired@")[24:]
+	for _, c := range []struct {
+		id, encrypt, sign string
+		signs             bool
+	}{
+		{revoked, "neither expired nor revoked", "is revoked, or cannot sign", false},
+		{expired, "neither expired nor revoked", "is expired, revoked, or may not sign", false},
+		{disabled, "is disabled in GnuPG", "", true}, // gpg signs with it, too
+	} {
+		w.want(31, c.encrypt, nil, "full", "--encrypt-key", good, "--encrypt-key", c.id, "src", w.url("e"+c.id))
+		if c.signs {
+			w.want(0, "", nil, "full", "--encrypt-key", good, "--sign-key", c.id, "src", w.url("s"+c.id))
+		} else {
+			w.want(31, c.sign, nil, "full", "--encrypt-key", good, "--sign-key", c.id, "src", w.url("s"+c.id))
+		}
+		r := w.exec(nil, binary, "full", "--encrypt-key", good, "src", w.url("e"+c.id))
+		if r.code != 0 || strings.Contains(r.stderr, "interrupted") {
+			t.Errorf("after a key that may not be used: exit %d\n%s", r.code, r.stderr)
+		}
+		stock := w.exec([]string{"PASSPHRASE="}, need.Program(t, "duplicity"), "full", "--encrypt-key", c.id, "src", w.url("stock"+c.id))
+		if stock.code != 31 {
+			t.Errorf("stock: exit %d\n%s%s", stock.code, stock.stdout, stock.stderr)
+		}
+	}
+}
+
+// What is encrypted to a passphrase is signed with another one; gpg is what
+// --gpg-binary says.
+func TestSymmetricSigned(t *testing.T) {
+	w := keyWorld(t)
+	al := w.key("al <al@example.org>", "sesame", "ed25519", "cv25519")[24:]
+	bo := w.key("bo <bo@example.org>", "", "ed25519", "")[24:]
+	w.write("src/letter", "dear\n")
+	w.write("wrapper", "#!/bin/sh\necho called >> "+w.path("calls")+"\nexec gpg \"$@\"\n")
+	w.sh("chmod 755 wrapper")
+	w.env = append(w.env, "PASSPHRASE=geheim")
+	url := w.url("archive")
+	full := []string{"full", "--gpg-binary", w.path("wrapper"), "--sign-key", al, "src", url}
+	w.want(31, "bad passphrase", []string{"SIGN_PASSPHRASE=geheim"}, full...)
+	w.want(30, "SIGN_PASSPHRASE is not set", nil, full...)
+	r := w.exec([]string{"SIGN_PASSPHRASE=sesame"}, binary, full...)
+	if r.code != 0 || strings.Contains(r.stderr, "interrupted") || !strings.Contains(w.sh("cat calls"), "called") {
+		t.Errorf("%s: exit %d\n%s", r.line, r.code, r.stderr)
+	}
+	w.lock()
+	w.sh("rm -rf home/.cache")
+	w.want(0, "", nil, "verify", "--sign-key", al, url)
+	w.want(22, "it was signed by key "+al, nil, "verify", "--sign-key", bo, url)
+	w.sh("SIGN_PASSPHRASE=sesame " + need.Program(t, "duplicity") + " restore --sign-key " + al + " " + url + " stock")
+	w.same("stock")
+	w.write("fails", "#!/bin/sh\nexit 3\n")
+	w.sh("chmod 755 fails; rm -rf home/.cache")
+	w.want(31, "exit status 3", nil, "verify", "--gpg-binary", w.path("fails"), "--sign-key", al, url)
+}
+
+// Somebody who can encrypt and store, but not sign, puts each file of an archive
+// of his own in the place of ours. Nothing of his is ever shown.
+func TestSignedByAnother(t *testing.T) {
+	w := keyWorld(t)
+	al := w.key("al <al@example.org>", "", "ed25519", "cv25519")[24:]
+	bo := w.key("bo <bo@example.org>", "", "ed25519", "")[24:]
+	w.write("src/letter", "dear\n")
+	w.write("evil/letter", "hate\n")
+	w.write("evil/more", "lies\n")
+	w.dupfs("full", "--current-time", at(0), "--encrypt-sign-key", al, "src", w.url("archive"))
+	w.dupfs("full", "--current-time", at(0), "--encrypt-key", al, "--sign-key", bo, "evil", w.url("other"))
+	url := w.url("changed")
+	for _, c := range []struct {
+		kind, remove string
+		code         int
+		text         string
+	}{
+		{"dupfs-index", "", 0, ""}, // all that it could tell is elsewhere
+		{"*sigtar", "", 0, ""},     // the index tells it
+		{"*sigtar", "dupfs-index", 0, ""},
+		{"*manifest", "", 22, "it was signed by key " + bo},
+		{"*vol1", "", 21, "its hash is wrong"},
+		{"*vol1", "dupfs-index", 21, "it was signed by key " + bo},
+	} {
+		w.sh("rm -rf changed home/.cache out; cp -r archive changed; cp other/" + c.kind + "* changed")
+		if c.remove != "" {
+			w.sh("rm changed/" + c.remove + "*")
+		}
+		w.want(c.code, c.text, nil, "restore", "--sign-key", al, url, "out")
+		if c.code == 0 {
+			w.same("out")
+		}
+		for range 2 { // by the catalog that is there now, and by none
+			if r := w.exec(nil, binary, "ls", "--sign-key", al, url); r.code == 0 && r.stdout != "letter\n" || r.code != 0 && r.code != 22 {
+				t.Errorf("%s, %s missing: %s: exit %d\n%s%s", c.kind, c.remove, r.line, r.code, r.stdout, r.stderr)
+			}
+			w.sh("rm -rf home/.cache")
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -21,6 +22,9 @@ import (
 // errPassphraseEOF is what duplicity calls EOFError: somebody must type a
 // passphrase and nobody is there.
 var errPassphraseEOF = errors.New("a passphrase is needed, but PASSPHRASE is not set and there is nobody to ask")
+
+// errSignPassphraseEOF is the same for the signing key.
+var errSignPassphraseEOF = errors.New("its passphrase is needed, but SIGN_PASSPHRASE is not set and there is nobody to ask")
 
 // passphrases returns those that are given without anybody being asked: what a
 // chain is written with first, then others that open older sets. PASSPHRASE
@@ -35,8 +39,9 @@ func (e *environ) passphrases(c *cli.Context) ([]string, error) {
 	for _, file := range c.StringSlice("passphrase-file") {
 		p, err := passphraseFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("--passphrase-file: %w", err)
+			return nil, fail(exitException, fmt.Errorf("--passphrase-file: %w", err), "its first line must be the passphrase")
 		}
+		e.warnWide("--passphrase-file", file)
 		all = append(all, p)
 	}
 	if command := c.String("password-command"); command != "" {
@@ -83,6 +88,29 @@ func (e *environ) credential(name string) (string, bool, error) {
 	return p, true, nil
 }
 
+// warnWide warns, once in a run, of a file with a secret that others may read or
+// write. Pipes are as private as whoever made them wanted.
+func (e *environ) warnWide(option, file string) {
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
+		return
+	}
+	e.commandMu.Lock()
+	defer e.commandMu.Unlock()
+	if e.wide[file] {
+		return
+	}
+	if e.wide == nil {
+		e.wide = map[string]bool{}
+	}
+	e.wide[file] = true
+	e.warn("%s %s: others than you have rights to it (mode %04o): chmod 600 it", option, file, info.Mode().Perm())
+}
+
+// passwordCommandTime bounds a --password-command: somebody may have to unlock
+// a keyring, but a backup at night must not wait for that for ever.
+const passwordCommandTime = 5 * time.Minute
+
 // passwordCommand runs a command in the shell, once in a run, and returns the
 // first line that it prints.
 func (e *environ) passwordCommand(ctx context.Context, command string) (string, error) {
@@ -91,15 +119,45 @@ func (e *environ) passwordCommand(ctx context.Context, command string) (string, 
 	if e.commandRan {
 		return e.commandText, nil
 	}
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	cmd.Stderr = e.stderr
-	out, err := cmd.Output()
+	limit := e.commandLimit
+	if limit == 0 {
+		limit = passwordCommandTime
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(limited, "/bin/sh", "-c", command)
+	cmd.WaitDelay = time.Second // for what it has started
+	out := &head{max: 64 << 10}
+	cmd.Stdout, cmd.Stderr = out, e.stderr
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // something that it left running keeps its output open
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case limited.Err() != nil:
+		err = fmt.Errorf("it has not ended within %v", limit)
+	case err == nil && len(out.text) == 0:
+		err = errors.New("it printed nothing")
+	}
 	if err != nil {
 		return "", fail(exitException, fmt.Errorf("--password-command: %w", err), "it must print the passphrase on one line")
 	}
-	line, _, _ := strings.Cut(string(out), "\n")
+	line, _, _ := strings.Cut(string(out.text), "\n")
 	e.commandText, e.commandRan = strings.TrimRight(line, "\r"), true
 	return e.commandText, nil
+}
+
+// head keeps the beginning of what is written, max bytes.
+type head struct {
+	text []byte
+	max  int
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.text = append(h.text, p[:min(len(p), h.max-len(h.text))]...)
+	return len(p), nil
 }
 
 // passphrase returns what the archive is encrypted with: the first that is

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dupfs/internal/need"
 )
@@ -37,6 +41,56 @@ func TestCredentials(t *testing.T) {
 	w.want(31, "", append(env, "SIGN_PASSPHRASE=other"), "full", "--encrypt-sign-key", id, "src", w.url("signed2"))
 	w.sh("chmod 700 credentials; rm credentials/dupfs.passphrase; mkdir credentials/dupfs.passphrase")
 	w.want(1, "credential", env, "verify", url)
+}
+
+// A passphrase comes from the first line of a file or of what a command prints,
+// and what is wrong with either is said.
+func TestPassphraseSources(t *testing.T) {
+	w := newWorld(t)
+	w.noPassphrase()
+	w.write("src/letter", "dear\n")
+	w.sh("printf 'geheim\\r\\nmore' > pw; chmod 600 pw; mkdir dir")
+	url := w.url("archive")
+	w.want(0, "", nil, "full", "--passphrase-file", "pw", "src", url)
+	for _, c := range []struct {
+		code int
+		text string
+		args []string
+	}{
+		{0, "", []string{"--password-command", "cat pw"}},
+		{0, "", []string{"--password-command", "printf geheim; sleep 5 &"}},
+		{31, "wrong passphrase", []string{"--password-command", "tail -n 1 pw"}},
+		{30, "it printed nothing", []string{"--password-command", "true"}},
+		{30, "exit status 3", []string{"--password-command", "cat pw; exit 3"}},
+		{30, "exit status 127", []string{"--password-command", "dupfs-no-such-command"}},
+		{30, "--passphrase-file: open none", []string{"--passphrase-file", "none"}},
+		{30, "--passphrase-file: dir", []string{"--passphrase-file", "dir"}},
+	} {
+		w.want(c.code, c.text, nil, append([]string{"cat", url, "letter"}, c.args...)...)
+	}
+	for mode, warned := range map[string]int{"600": 0, "400": 0, "640": 1, "604": 1, "620": 1} {
+		w.sh("chmod " + mode + " pw")
+		r := w.exec(nil, binary, "restore", "--force", "--passphrase-file", "pw", url, "out")
+		if r.code != 0 || strings.Count(r.stderr, "pw: others than you have rights to it (mode 0"+mode+"): chmod 600 it") != warned {
+			t.Errorf("%s: exit %d\n%s", mode, r.code, r.stderr)
+		}
+	}
+}
+
+// A command that does not answer is not waited for for ever, nor one that does
+// not cease to.
+func TestPasswordCommandBounds(t *testing.T) {
+	for _, command := range []string{"exec sleep 1000", "sleep 20 & wait", "yes"} {
+		e := &environ{stderr: io.Discard, commandLimit: 100 * time.Millisecond}
+		if _, err := e.passwordCommand(t.Context(), command); err == nil || !strings.Contains(err.Error(), "has not ended within 100ms") {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (&environ{stderr: io.Discard}).passwordCommand(ctx, "exec sleep 1000"); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
 }
 
 // The keyring of a desktop is asked by its own tool.

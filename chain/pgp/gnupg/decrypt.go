@@ -35,6 +35,9 @@ func (g *GPG) SessionKey(ctx context.Context, r pgp.Recipient) (pgp.Session, err
 			if s, v, err = g.session(ctx, r, &p); err != nil || s.Key != nil {
 				return s, err
 			}
+			if v.pin {
+				break // a few wrong ones lock a smartcard for good
+			}
 		}
 	}
 	err = fmt.Errorf("%w (GnuPG: %s)", chain.ErrNoKey, v.text)
@@ -51,6 +54,7 @@ func (g *GPG) SessionKey(ctx context.Context, r pgp.Recipient) (pgp.Session, err
 type verdict struct {
 	locked bool // the key is there, and its passphrase is wrong or missing
 	absent bool // there is no such key
+	pin    bool // it is on a smartcard, which refused the PIN
 	text   string
 }
 
@@ -62,13 +66,12 @@ func (g *GPG) session(ctx context.Context, r pgp.Recipient, secret *string) (pgp
 	in = append(in, make([]byte, dummy)...)
 	rand.Read(in[len(in)-dummy:])
 	args := []string{"--status-fd", "1", "--output", "/dev/null", "--show-session-key", "--decrypt"}
-	if !g.Agent {
+	switch {
+	case g.Agent:
+	case secret == nil: // what needs none, or what the agent remembers
+		args = append([]string{"--pinentry-mode", "error"}, args...)
+	default:
 		args = append([]string{"--pinentry-mode", "loopback"}, args...)
-	}
-	if secret == nil && !g.Agent {
-		// Without it, what unlocks the key by itself is tried.
-		empty := ""
-		secret = &empty
 	}
 	out, err := g.run(ctx, in, secret, args...)
 	if err != nil {
@@ -110,7 +113,7 @@ func readStatus(out result) (pgp.Session, verdict, error) {
 				continue
 			}
 			if code, err := strconv.ParseUint(f[3], 10, 32); err == nil && code&0xffff != gpgNoSecretKey {
-				v.locked, v.absent = true, false
+				v.locked, v.absent, v.pin = true, false, code&0xffff == gpgBadPIN
 			}
 		}
 	}
@@ -124,8 +127,9 @@ func readStatus(out result) (pgp.Session, verdict, error) {
 func reason(noise string) string {
 	for line := range strings.Lines(noise) {
 		if _, text, ok := strings.Cut(line, "public key decryption failed: "); ok {
-			if text = strings.TrimSpace(text); text == "Inappropriate ioctl for device" {
-				return "its passphrase is missing" // what the agent says where nobody can be asked
+			switch text = strings.TrimSpace(text); text {
+			case "Inappropriate ioctl for device", "No pinentry": // nobody can be asked
+				return "its passphrase is missing"
 			}
 			return text
 		}

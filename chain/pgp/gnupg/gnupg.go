@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,6 +43,10 @@ type GPG struct {
 
 // ErrMissing says that GnuPG is not installed.
 var ErrMissing = errors.New("GnuPG is needed, and is not installed")
+
+// ErrOld says that GnuPG is one of before 2.1, which has no agent that keeps
+// all secret keys.
+var ErrOld = errors.New("it is too old: GnuPG 2.1 or newer is needed")
 
 // ErrFailed says that GnuPG could not do what it was asked to.
 var ErrFailed = errors.New("GnuPG failed")
@@ -104,7 +109,11 @@ func (g *GPG) run(ctx context.Context, stdin []byte, secret *string, args ...str
 	if err != nil && !errors.As(err, &exit) {
 		return result{}, fmt.Errorf("%s: %w", g.binary(), err)
 	}
-	return result{out.b.Bytes(), noise.b.String(), err}, nil
+	text := noise.b.String()
+	if err != nil && (strings.Contains(text, `nvalid option "--pinentry-mode"`) || strings.Contains(text, `nvalid option "--with-keygrip"`)) {
+		return result{}, fmt.Errorf("%s: %w", g.binary(), ErrOld)
+	}
+	return result{out.b.Bytes(), text, err}, nil
 }
 
 // limited keeps the beginning of what is written.
@@ -142,7 +151,10 @@ func (g *GPG) environ() []string {
 func (r result) say() string {
 	lines := strings.Split(strings.TrimSpace(r.noise), "\n")
 	text := strings.TrimPrefix(lines[len(lines)-1], "gpg: ")
-	if text == "" {
+	switch {
+	case text == "" && r.err != nil:
+		text = "gpg: " + r.err.Error()
+	case text == "":
 		text = "no message"
 	}
 	return text
@@ -202,13 +214,23 @@ func (g *GPG) Trusted(ctx context.Context, id string) (bool, error) {
 	return len(keys) > 0, nil
 }
 
+// Disabled reports whether the user has disabled a key of that id in GnuPG:
+// nothing is encrypted to it then, but it still decrypts and signs.
+func (g *GPG) Disabled(ctx context.Context, id string) (bool, error) {
+	if err := checkID(id); err != nil {
+		return false, err
+	}
+	keys, _, err := g.list(ctx, "--list-keys", id)
+	return slices.ContainsFunc(keys, func(k listed) bool { return strings.Contains(k.caps, "D") }), err
+}
+
 // listed is a key in a listing.
 type listed struct {
 	sub         bool
 	validity    string
 	id          string // 16 hexadecimal digits
 	created     string
-	caps        string // lower case: of this key itself
+	caps        string // lower case: of this key itself; D: it is disabled
 	fingerprint string
 	grip        string
 	absent      bool // the secret key is not here

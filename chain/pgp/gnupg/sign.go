@@ -124,6 +124,9 @@ func (s *signer) sign(digest []byte, h crypto.Hash) ([][]byte, error) {
 		return nil, last
 	}
 	p, err := s.o.More(s.ctx)
+	if err != nil && len(s.all) > 0 {
+		return nil, fmt.Errorf("%w, and %w", last, err)
+	}
 	if err != nil {
 		return nil, err
 	}
