@@ -174,6 +174,8 @@ type merging struct {
 	man  *manifest.Manifest // nil if the set was written just now
 	prep *prepared
 	info index.SetInfo
+
+	differs string // in what an index differs from the listing, "" if in nothing
 }
 
 // lookForVolumes notes the volumes that the listing lacks.
@@ -300,10 +302,23 @@ func (m *merging) check(ctx context.Context, r io.Reader, to sink) error {
 		return badIndex("%v", err)
 	case m.man == nil:
 		return nil
-	case m.man.HasIndex && (in.n != m.man.IndexSize || string(in.sum.Sum(nil)) != string(m.man.IndexSHA256[:])):
-		return badIndex("it is not the one of the manifest")
 	case volumes != len(m.man.Volumes):
 		return badIndex("it has %d volumes, the manifest %d", volumes, len(m.man.Volumes))
+	case m.man.HasIndex && (in.n != m.man.IndexSize || string(in.sum.Sum(nil)) != string(m.man.IndexSHA256[:])):
+		return m.remade()
+	}
+	return nil
+}
+
+// remade returns an error unless an index that is not the one whose digest the
+// manifest has may be used nevertheless: see Upload.
+func (m *merging) remade() error {
+	f := indexOf(m.set, m.man)
+	switch {
+	case m.differs != "":
+		return badIndex("it is not the one of the manifest, and %s", m.differs)
+	case f == nil || (f.Layer == chain.OpenPGP) != encrypted(m.set):
+		return badIndex("it is not the one of the manifest, nor encrypted as the set is")
 	}
 	return nil
 }
@@ -316,7 +331,8 @@ func (m *merging) sigtar(to sink, lay *volume.Layout) error {
 	}
 	if s.Size >= 0 && s.Size != lay.StoredSize {
 		if m.bound() { // so it is the sigtar that is not what it was
-			m.line.a.note("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
+			m.differs = fmt.Sprintf("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
+			m.line.a.note("%s", m.differs)
 			return nil
 		}
 		return badIndex("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
@@ -344,14 +360,16 @@ func (m *merging) agrees(v *index.VolumeInfo) error {
 	if !ok {
 		return nil // missing, which is no fault of the index
 	}
-	if m.bound() {
-		if listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
-			m.line.a.note("%s has %d bytes, not %d", listed.File, listed.Size, v.Layout.StoredSize)
-		}
+	if listed.File == v.File && (listed.Size < 0 || listed.Size == v.Layout.StoredSize) {
 		return nil
 	}
-	if listed.File != v.File || listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
-		return badIndex("%s is listed with %d bytes, it speaks of %s with %d", listed.File, listed.Size, v.File, v.Layout.StoredSize)
+	reason := fmt.Sprintf("%s is listed with %d bytes, it speaks of %s with %d", listed.File, listed.Size, v.File, v.Layout.StoredSize)
+	if !m.bound() {
+		return badIndex("%s", reason)
+	}
+	m.differs = reason
+	if listed.Size >= 0 && listed.Size != v.Layout.StoredSize {
+		m.line.a.note("%s has %d bytes, not %d", listed.File, listed.Size, v.Layout.StoredSize)
 	}
 	return nil
 }

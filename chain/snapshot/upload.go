@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"dupfs/chain"
 	"dupfs/chain/index"
@@ -12,7 +13,10 @@ import (
 
 // An index of a set that another program wrote can be put beside it (Upload).
 // The manifest does not speak of it, so the digest there, which authenticates
-// the index of a set of ours, is missing. It is used if all of this is true:
+// the index of a set of ours, is missing. And an index of ours that was lost can
+// be made anew (MakeIndex): the same to the last bit, unless the signatures had
+// to be made anew as well, whose chunks it names. Where the digest does not
+// decide, an index is used if all of this is true:
 //
 //   - It is in the OpenPGP layer if any file of the set is, and only then. So
 //     whoever made it had the passphrase, as the modification detection code
@@ -62,6 +66,51 @@ func encrypted(set *chain.Set) bool {
 		}
 	}
 	return false
+}
+
+// MakeIndex stores the index of a complete set that lost its own. It reads those
+// of the set's volumes that nobody has read yet, and the content of files that
+// nobody has hashed. An error says what cannot be known: then nothing is stored.
+func (a *Archive) MakeIndex(ctx context.Context, times string) error {
+	l, ord := a.place(times)
+	if l == nil {
+		return fmt.Errorf("set %s: %w", times, fs.ErrNotExist)
+	}
+	return l.do(ctx, ord, func(c *index.Catalog) error {
+		set := l.set(ord)
+		if set == nil {
+			return fmt.Errorf("set %s: %w", times, fs.ErrNotExist)
+		}
+		man, err := a.Manifest(ctx, set)
+		if err != nil {
+			return err
+		}
+		m := &merging{line: l, cat: c, ord: ord, set: set, man: man}
+		if reason := m.unbound(); reason != "" {
+			return chain.Corrupt("set "+times, reason)
+		}
+		if err := l.learnSet(ctx, c, ord); err != nil {
+			return err
+		}
+		if err := l.hashAll(ctx, c, ord); err != nil {
+			return err
+		}
+		return m.upload(ctx)
+	})
+}
+
+// place returns where a set is, of whatever line.
+func (a *Archive) place(times string) (*line, int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.col.Lines {
+		for ord, s := range l.Sets {
+			if s.Times() == times {
+				return a.lines[lineKey(l)], ord
+			}
+		}
+	}
+	return nil, 0
 }
 
 // Upload stores an index beside every set that another program wrote, so that

@@ -23,13 +23,13 @@ func doctorCommand(e *environ) *cli.Command {
 		ArgsUsage: "URL",
 		Description: `dupfs doctor URL                 the listing, manifests, indexes and signatures
 dupfs doctor --deep URL          and every volume
-dupfs doctor --repair URL        makes lost manifests and signatures anew from what is left
+dupfs doctor --repair URL        makes lost manifests, signatures and indexes anew from what is left
 
 Nothing is deleted or replaced. What cannot be repaired stays as useful as it is:
 restore and mount give every file that is intact and name the others.`,
 		Flags: slices.Concat(archiveFlags(), []cli.Flag{jsonFlag(), currentTimeFlag(),
 			&cli.BoolFlag{Name: "deep", Usage: "read all volumes, too"},
-			&cli.BoolFlag{Name: "repair", Usage: "make lost manifests and signatures anew"},
+			&cli.BoolFlag{Name: "repair", Usage: "make lost manifests, signatures and indexes anew"},
 		}),
 		Action: func(c *cli.Context) error { return runDoctor(c.Context, e, c) },
 	}
@@ -276,17 +276,29 @@ func (x *examiner) finding(f audit.Finding) {
 		a.repair = func(ctx context.Context) error { return x.makeSigtar(ctx, f.Set) }
 	case errors.Is(f.Err, audit.ErrNoIndex):
 		a.Grave = false
-		a.Advice = "nothing is lost; a full backup or `dupfs compact URL` writes sets with their indexes"
+		a.Advice = "nothing is lost; `dupfs doctor --repair URL` makes it anew from the volumes"
+		a.repair = func(ctx context.Context) error { return x.makeIndex(ctx, f.Set) }
 	case name.Kind == chain.SigtarFile:
-		a.Advice = "nothing can be restored less for it, but the next increment cannot build on it: make a full backup, or `dupfs compact URL`"
+		a.Advice = "nothing can be restored less for it, but the next increment cannot build on it: move it away and run `dupfs doctor --repair URL`, which makes it anew"
 	case name.Kind == chain.IndexFile:
-		a.Advice = "nothing is lost, it is read more slowly; `dupfs compact URL` writes a new one"
+		a.Advice = "nothing is lost, it is read more slowly; move it away and run `dupfs doctor --repair URL`, which makes it anew"
 	case name.Kind == chain.ManifestFile:
 		a.Advice = "move it away and run `dupfs doctor --repair URL`, which makes it anew; older points are as they were"
 	default:
 		a.Advice = "`dupfs verify --all-points URL` names the files that are lost; make a full backup now, and look for a copy of the volume"
 	}
 	x.add(a)
+}
+
+// makeIndex makes the index of a set anew.
+func (x *examiner) makeIndex(ctx context.Context, s *chain.Set) error {
+	if _, err := x.points(ctx); err != nil {
+		return err
+	}
+	if err := x.snapshot.Refresh(ctx); err != nil {
+		return err
+	}
+	return x.snapshot.MakeIndex(ctx, s.Times())
 }
 
 // makeSigtar makes the signatures of a set anew.

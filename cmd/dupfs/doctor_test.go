@@ -66,3 +66,39 @@ func TestDoctorUnsure(t *testing.T) {
 		t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
 	}
 }
+
+// A lost index of ours is made anew, the same to the last bit, on a machine that
+// has nothing but the archive, and so is one whose signatures are lost, too.
+func TestDoctorMakesIndexes(t *testing.T) {
+	w := newWorld(t)
+	url := w.url("archive")
+	for n := range 4 {
+		w.grow(n)
+		w.sh(`touch -d '2023-01-01 12:00:00.123456789' src/small.txt; ln -f src/small.txt src/hard
+			setfattr -n user.colour -v blue src/small.txt src/dir 2>/dev/null || true`)
+		w.dupfs("--volsize", "1", "--no-encryption", "--current-time", at(n), "src", url)
+	}
+	w.sh("cp -a archive whole; rm archive/dupfs-index*")
+	doctor := []string{"doctor", "--no-encryption", "--archive-dir", w.path("empty"), "--repair", url}
+	if out := w.dupfs(doctor...); strings.Count(out, "repaired: ") != 4 || !strings.Contains(out, "Nothing is wrong") {
+		t.Error(out)
+	}
+	w.sh("for f in whole/dupfs-index*; do cmp <(zcat $f) <(zcat archive/${f#whole/}); done")
+	// Signatures and index of one set at once: then there is another index, which
+	// is used nevertheless as it fits the volumes.
+	w.sh(`rm -r archive empty; cp -a whole archive; cd archive; rm dupfs-index*20231115T*.to.* *signatures.20231115T*.to.*`)
+	if out := w.dupfs(doctor...); strings.Count(out, "repaired: ") != 2 || !strings.Contains(out, "Nothing is wrong") {
+		t.Error(out)
+	}
+	w.sh("cp -a archive mended")
+	fresh := []string{"--no-encryption", "--archive-dir", w.path("fresh"), "--verbosity", "info", "--all-points", url}
+	if r := w.exec(nil, binary, append([]string{"verify"}, fresh...)...); r.code != exitOK || strings.Contains(r.stdout+r.stderr, "not used") {
+		t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+	// It no longer fits if a volume is another.
+	w.sh(`rm -r fresh; cd archive; zcat *inc.20231115T*.vol1.difftar.gz > v; cat v | gzip -1 > *inc.20231115T*.vol1.difftar.gz; rm v`)
+	r := w.exec(nil, binary, append([]string{"verify"}, fresh...)...)
+	if r.code != exitDamaged || !strings.Contains(r.stdout+r.stderr, "its index is not used: ") {
+		t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+}
