@@ -17,6 +17,10 @@ type File struct {
 	Size    int64     // bytes; -1 if the store does not tell
 	ModTime time.Time // zero if the store does not tell
 	Tier    string    // access tier or storage class as the store names it; "" if it has none
+	// Sum is what the store says of the content: its MD5 in lower-case hex, or
+	// that of the MD5s of its N parts, then "-N". "" if it does not tell, or
+	// not without reading the file. Stat is surer than List, see there.
+	Sum string
 
 	// Archived files cannot be read before they are rehydrated.
 	Archived bool
@@ -47,7 +51,9 @@ type Backend interface {
 
 // Stater is a Backend that can tell of one file without a listing.
 type Stater interface {
-	// Stat returns what List would for one file.
+	// Stat returns what List would for one file, but leaves out a Sum that is
+	// in truth one of something else: some stores show only here that a file is
+	// in segments, or encrypted with a key of their own.
 	Stat(ctx context.Context, name string) (File, error)
 }
 

@@ -85,6 +85,26 @@ func Open(ctx context.Context, target string, o Options) (backends.Backend, erro
 	return backends.Retry(b, retry), nil
 }
 
+// Sums reports whether the store at a URL may tell MD5s of its files, and the size
+// in bytes of the parts in which it takes larger ones, if it then tells of the
+// parts' MD5s; 0 if it does not.
+func Sums(target string, o s3.Options) (tells bool, part int64) {
+	u, err := Parse(target)
+	if err != nil {
+		return false, 0
+	}
+	switch strings.TrimPrefix(u.Scheme, "gio+") {
+	case "swift", "azure", "rclone":
+		return true, 0
+	case "s3", "boto3+s3", "boto+s3", "s3+http":
+		if o.PartSize > 0 {
+			return true, o.PartSize
+		}
+		return true, s3.DefaultPartSize
+	}
+	return false, 0
+}
+
 func (o Options) open(ctx context.Context, u URL, target string, retry backends.RetryOptions) (backends.Backend, error) {
 	switch strings.TrimPrefix(u.Scheme, "gio+") {
 	case "file":

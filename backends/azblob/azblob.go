@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -252,6 +253,9 @@ func file(name string, p *container.BlobProperties) backends.File {
 	if p.AccessTier != nil {
 		f.Tier = string(*p.AccessTier)
 	}
+	if len(p.ContentMD5) == md5.Size {
+		f.Sum = hex.EncodeToString(p.ContentMD5)
+	}
 	f.Archived = f.Tier == string(blob.AccessTierArchive)
 	f.Rehydrating = p.ArchiveStatus != nil && *p.ArchiveStatus != ""
 	return f
@@ -263,7 +267,7 @@ func (b *Backend) Stat(ctx context.Context, name string) (backends.File, error) 
 	if err != nil {
 		return backends.File{}, fail(ctx, "query", name, err)
 	}
-	props := &container.BlobProperties{ContentLength: p.ContentLength, LastModified: p.LastModified}
+	props := &container.BlobProperties{ContentLength: p.ContentLength, LastModified: p.LastModified, ContentMD5: p.ContentMD5}
 	if p.AccessTier != nil {
 		props.AccessTier = to.Ptr(blob.AccessTier(*p.AccessTier))
 	}

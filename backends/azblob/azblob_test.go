@@ -105,6 +105,7 @@ func TestContract(t *testing.T) {
 				b.page = to.Ptr[int32](40)
 				return b
 			}, backendtest.Options{
+				Sums:      true,
 				Objects:   90,
 				SkipNames: []string{`back\slash`}, // it is a slash in the URLs of blobs
 			})

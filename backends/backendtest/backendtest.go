@@ -6,6 +6,7 @@ package backendtest
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +42,8 @@ type Options struct {
 	NotAtomic bool
 	// Gap is set for servers that remove a file before another takes its name.
 	Gap bool
+	// Sums is set for stores that tell a sum of every file.
+	Sums bool
 	// Retried is set where requests are lost and repeated on purpose: then a
 	// second Delete may succeed, and a reader that resumes while the file is
 	// replaced may see a mixture.
@@ -212,6 +215,16 @@ func (s *suite) sizes() {
 			if err != nil || f.Name != name || f.Size != int64(n) {
 				s.Errorf("Stat %q: %+v, %v", name, f, err)
 			}
+			s.sum(f, data)
+		}
+	}
+	all, err := s.b.List(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, f := range all {
+		if data, err := s.get(f.Name, 0, -1); err == nil {
+			s.sum(f, data)
 		}
 	}
 	got := s.list()
@@ -219,6 +232,18 @@ func (s *suite) sizes() {
 		if size, ok := got[name]; !ok || size != n && size != -1 {
 			s.Errorf("List: %q has size %d (found: %v), want %d", name, size, ok, n)
 		}
+	}
+}
+
+// sum checks what the store says of a content, if it does.
+func (s *suite) sum(f backends.File, data []byte) {
+	s.Helper()
+	whole, _, parts := strings.Cut(f.Sum, "-")
+	if f.Sum != "" && !parts && f.Sum != fmt.Sprintf("%x", md5.Sum(data)) || parts && len(whole) != 32 {
+		s.Errorf("%q: sum %q is not that of the content", f.Name, f.Sum)
+	}
+	if f.Sum == "" && s.o.Sums {
+		s.Errorf("%q has no sum", f.Name)
 	}
 }
 

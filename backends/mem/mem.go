@@ -5,6 +5,7 @@ package mem
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"fmt"
 	"io"
 	"io/fs"
@@ -55,7 +56,7 @@ const archive = "Archive"
 
 func (f file) info(name string) backends.File {
 	return backends.File{
-		Name: name, Size: int64(len(f.data)), ModTime: f.mtime, Tier: f.tier,
+		Name: name, Size: int64(len(f.data)), ModTime: f.mtime, Tier: f.tier, Sum: fmt.Sprintf("%x", md5.Sum(f.data)),
 		Archived: f.tier == archive, Rehydrating: f.target != "",
 	}
 }

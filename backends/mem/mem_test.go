@@ -12,7 +12,7 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	backendtest.Run(t, func(testing.TB) backends.Backend { return mem.New() }, backendtest.Options{Objects: 12_000})
+	backendtest.Run(t, func(testing.TB) backends.Backend { return mem.New() }, backendtest.Options{Objects: 12_000, Sums: true})
 }
 
 func TestTiers(t *testing.T) {

@@ -6,7 +6,9 @@ package rclone
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,6 +58,7 @@ type Backend struct {
 	lock   chan struct{} // holds a token; guards what follows
 	cur    *process
 	closed bool
+	hash   bool // the remote knows MD5s without reading files
 	move   bool // the remote can move files, so that Put need not write to the final name
 	clean  sync.Once
 }
@@ -127,12 +131,16 @@ func (b *Backend) process(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	var info struct{ Features map[string]bool }
+	var info struct {
+		Features map[string]bool
+		Hashes   []string
+	}
 	if err := b.rpc(ctx, p, "operations/fsinfo", map[string]any{"fs": b.remote}, &info); err != nil {
 		p.stop()
 		return nil, err
 	}
 	b.move = info.Features["Move"]
+	b.hash = slices.Contains(info.Hashes, "md5") && !info.Features["SlowHash"]
 	b.cur = p
 	return p, nil
 }
@@ -241,16 +249,46 @@ type item struct {
 	ModTime time.Time
 	IsDir   bool
 	Tier    string
+	Hashes  map[string]string
 }
 
 func (i *item) file() backends.File {
-	return backends.File{Name: i.Name, Size: i.Size, ModTime: i.ModTime, Tier: i.Tier}
+	return backends.File{Name: i.Name, Size: i.Size, ModTime: i.ModTime, Tier: i.Tier, Sum: i.sum()}
+}
+
+// sum returns the MD5 that the remote has of a file.
+func (i *item) sum() string {
+	if b, err := hex.DecodeString(i.Hashes["md5"]); err != nil || len(b) != md5.Size {
+		return ""
+	}
+	return strings.ToLower(i.Hashes["md5"])
+}
+
+// wanted says what rclone shall tell of files. The process must run.
+func (b *Backend) wanted(ctx context.Context) (map[string]any, error) {
+	if _, err := b.process(ctx); err != nil {
+		return nil, err
+	}
+	b.lock <- struct{}{}
+	defer func() { <-b.lock }()
+	opt := map[string]any{"recurse": false, "noMimeType": true}
+	if b.hash {
+		opt["showHash"], opt["hashTypes"] = true, []string{"md5"}
+	}
+	return opt, nil
 }
 
 func (b *Backend) list(ctx context.Context) ([]item, error) {
 	var out struct{ List []item }
-	err := b.call(ctx, "list", "", "operations/list", map[string]any{"fs": b.remote, "remote": "",
-		"opt": map[string]any{"recurse": false, "filesOnly": true, "noMimeType": true}}, &out)
+	if ctx.Err() != nil {
+		return nil, web.Wrap("list", "", context.Cause(ctx))
+	}
+	opt, err := b.wanted(ctx)
+	if err != nil {
+		return nil, web.Wrap("list", "", err)
+	}
+	opt["filesOnly"] = true
+	err = b.call(ctx, "list", "", "operations/list", map[string]any{"fs": b.remote, "remote": "", "opt": opt}, &out)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -273,8 +311,15 @@ func (b *Backend) Stat(ctx context.Context, name string) (backends.File, error) 
 	if err := check("query", name); err != nil {
 		return backends.File{}, err
 	}
+	if ctx.Err() != nil {
+		return backends.File{}, web.Wrap("query", name, context.Cause(ctx))
+	}
+	opt, err := b.wanted(ctx)
+	if err != nil {
+		return backends.File{}, web.Wrap("query", name, err)
+	}
 	var out struct{ Item *item }
-	err := b.call(ctx, "query", name, "operations/stat", map[string]any{"fs": b.remote, "remote": name}, &out)
+	err = b.call(ctx, "query", name, "operations/stat", map[string]any{"fs": b.remote, "remote": name, "opt": opt}, &out)
 	if err == nil && (out.Item == nil || out.Item.IsDir) {
 		err = web.Wrap("query", name, fs.ErrNotExist)
 	}

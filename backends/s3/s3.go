@@ -4,6 +4,8 @@ package s3
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +63,9 @@ type Options struct {
 	Client *http.Client
 }
 
+// DefaultPartSize is Options.PartSize if that is 0, in bytes.
+const DefaultPartSize = 16 << 20
+
 const (
 	// staleUpload is the age of an unfinished upload that a crash left over.
 	staleUpload = 7 * 24 * time.Hour
@@ -89,7 +94,7 @@ func Open(bucket, prefix string, o Options) (*Backend, error) {
 		o.Getenv = os.Getenv
 	}
 	if o.PartSize == 0 {
-		o.PartSize = 16 << 20
+		o.PartSize = DefaultPartSize
 	}
 	if o.Parts <= 0 {
 		o.Parts = 4
@@ -218,12 +223,26 @@ func file(name string, o minio.ObjectInfo) backends.File {
 	if class == "" {
 		class = "STANDARD"
 	}
-	f := backends.File{Name: name, Size: o.Size, ModTime: o.LastModified, Tier: class}
+	f := backends.File{Name: name, Size: o.Size, ModTime: o.LastModified, Tier: class, Sum: sum(o)}
 	if class == "GLACIER" || class == "DEEP_ARCHIVE" {
 		f.Rehydrating = o.Restore != nil && o.Restore.OngoingRestore
 		f.Archived = o.Restore == nil || o.Restore.OngoingRestore
 	}
 	return f
+}
+
+// sum returns what an object's ETag says of its content: nothing where it is
+// encrypted with a key of its own, which only Stat can see.
+func sum(o minio.ObjectInfo) string {
+	tag := strings.ToLower(strings.Trim(o.ETag, `"`))
+	whole, _, _ := strings.Cut(tag, "-")
+	b, err := hex.DecodeString(whole)
+	own := strings.HasPrefix(o.Metadata.Get("X-Amz-Server-Side-Encryption"), "aws:kms") ||
+		o.Metadata.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != ""
+	if err != nil || len(b) != md5.Size || own {
+		return ""
+	}
+	return tag
 }
 
 // Stat tells of one file.

@@ -91,7 +91,7 @@ func TestContract(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			backendtest.Run(t, func(t testing.TB) backends.Backend {
 				return s.open(t, name("contract"), s.prefix, Options{PartSize: fivePart})
-			}, backendtest.Options{Objects: s.objects, Large: fivePart + 4321})
+			}, backendtest.Options{Objects: s.objects, Large: fivePart + 4321, Sums: true})
 		})
 	}
 }

@@ -277,6 +277,17 @@ type row struct {
 	Hash     string `json:"hash"`
 	Modified string `json:"last_modified"`
 	Subdir   string `json:"subdir"`
+	// SLO is there if the object is in segments: then Hash is not that of its
+	// content. Old servers do not tell.
+	SLO string `json:"slo_etag"`
+}
+
+// sum returns what the listing says of an object's content.
+func (r *row) sum() string {
+	if b, err := hex.DecodeString(r.Hash); err != nil || len(b) != md5.Size || r.SLO != "" {
+		return ""
+	}
+	return strings.ToLower(r.Hash)
 }
 
 // maxPage bounds the memory of one page of a listing; Swift sends 10,000 rows of at most about 2 KiB.
@@ -358,7 +369,7 @@ func (b *Backend) List(ctx context.Context) ([]backends.File, error) {
 		if r.Bytes == 0 {
 			empty = append(empty, len(files))
 		}
-		files = append(files, backends.File{Name: name, Size: r.Bytes, ModTime: modified})
+		files = append(files, backends.File{Name: name, Size: r.Bytes, ModTime: modified, Sum: r.sum()})
 		return nil
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -381,7 +392,7 @@ func (b *Backend) measure(ctx context.Context, files []backends.File, which []in
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // removed meanwhile
 			}
-			files[i].Size = f.Size
+			files[i].Size, files[i].Sum = f.Size, f.Sum
 			return err
 		})
 	}
@@ -407,7 +418,7 @@ func (b *Backend) Stat(ctx context.Context, name string) (backends.File, error) 
 	if err != nil {
 		return backends.File{}, err
 	}
-	f := backends.File{Name: name, Size: -1}
+	f := backends.File{Name: name, Size: -1, Sum: hex.EncodeToString(wholeSum(resp))}
 	if n, err := strconv.ParseInt(resp.Header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
 		f.Size = n
 	}

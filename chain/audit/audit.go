@@ -26,6 +26,10 @@ type File struct {
 	SHA1 []byte     // of a volume, as the manifest has it; nil if it has none
 	Last bool       // a volume, and the last one of its set
 	End  chain.Path // of a sigtar: the last path in the set's volumes
+	// Sums are what the store may say of the content, as the manifest has them;
+	// Told is what the listing says; both in the form of backends.File.
+	Sums []string
+	Told string
 }
 
 // Finding is something wrong with a set.
@@ -85,7 +89,11 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 	if s.Sigtar == nil {
 		l.wrong(s, "", ErrNoSigtar)
 	} else {
-		l.add(File{Stored: *s.Sigtar, Set: s, End: man.Volumes[len(man.Volumes)-1].Last})
+		f := File{Stored: *s.Sigtar, Set: s, End: man.Volumes[len(man.Volumes)-1].Last}
+		if man.SigtarSum != "" {
+			f.Sums = []string{man.SigtarSum}
+		}
+		l.add(f)
 	}
 	switch {
 	case s.Index != nil:
@@ -97,7 +105,10 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 	return nil
 }
 
-func (l *lister) add(f File) { l.files = append(l.files, f) }
+func (l *lister) add(f File) {
+	f.Told = l.st.Sum(f.File)
+	l.files = append(l.files, f)
+}
 
 func (l *lister) manifest(ctx context.Context, s *chain.Set) (*manifest.Manifest, error) {
 	r, err := l.st.Open(ctx, *s.Manifest)
@@ -128,6 +139,7 @@ func (l *lister) volumes(s *chain.Set, man *manifest.Manifest) {
 		if row.HasSHA1 {
 			f.SHA1 = row.SHA1[:]
 		}
+		f.Sums = sums(row, v.Size)
 		l.add(f)
 	}
 	for _, v := range there {

@@ -22,6 +22,8 @@ type Ledger struct {
 type entry struct {
 	Size int64 `json:"size"`
 	Unix int64 `json:"time"` // seconds since 1970
+	// Sum is what the store said of the content then, "" if nothing.
+	Sum string `json:"sum,omitempty"`
 }
 
 // OpenLedger reads the ledger in a file; one that is not there is empty, and so
@@ -76,7 +78,15 @@ func (l *Ledger) Note(f File, at time.Time) {
 		delete(l.seen, f.File)
 		return
 	}
-	l.seen[f.File] = entry{f.Size, at.Unix()}
+	l.seen[f.File] = entry{f.Size, at.Unix(), f.Told}
+}
+
+// sum returns what the store said of a file when it was found intact.
+func (l *Ledger) sum(f File) string {
+	if l.when(f) == 0 {
+		return ""
+	}
+	return l.seen[f.File].Sum
 }
 
 // when returns when a file was found intact; 0 if never, or not as it is now.

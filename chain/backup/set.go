@@ -178,6 +178,10 @@ func (s *setWriter) closeVolume() error {
 		return err
 	}
 	v.row.SHA1, v.row.HasSHA1 = layout.SHA1, true
+	if sums := v.w.Sums(); sums != nil {
+		v.row.MD5, v.row.HasMD5 = sums.MD5, true
+		v.row.Parts, v.row.PartSize = sums.Parts, sums.PartSize
+	}
 	s.rows = append(s.rows, v.row)
 	if err := s.keepLayout(v, layout); err != nil {
 		v.w.Abort()
@@ -334,6 +338,9 @@ func (s *setWriter) writeManifest(ctx context.Context) error {
 	defer w.Abort()
 	m := &manifest.Manifest{Hostname: s.o.Hostname, Localdir: s.o.Localdir, Volumes: s.rows, HasIndex: true}
 	m.IndexSHA256, m.IndexSize = s.index.Sum()
+	if sums := s.sigFile.Sums(); sums != nil {
+		m.SigtarSum = sums.String()
+	}
 	b := bufio.NewWriterSize(w, 64<<10)
 	if err := manifest.Write(b, m, s.changes.n, s.changes.all()); err != nil {
 		return fmt.Errorf("manifest: %w", err)

@@ -4,10 +4,13 @@
 //	Hostname vm
 //	Localdir src
 //	Dupfs-Index <sha256> <size>             (ours; duplicity passes over it)
+//	Dupfs-Sigtar <MD5, or what Parts is>    (ours)
 //	Volume 1:
 //	    StartingPath   .
 //	    EndingPath     large.bin 10
 //	    Hash SHA1 c656701bb82e2663afab3588b8b31e5e80d596d0
+//	    Hash MD5 ...                        (as in old versions of duplicity; the
+//	    Hash MD5-16777216 ...                better one counts there)
 //	Filelist 2
 //	    new      del/one
 //	    changed  "names/sp\x20ace"
@@ -39,6 +42,11 @@ type Volume struct {
 	HasSHA1 bool
 	MD5     [16]byte
 	HasMD5  bool
+	// Parts is the MD5 of the MD5s of the parts of PartSize bytes that the
+	// stored file has, which is what some stores tell of one that came in
+	// parts. PartSize is 0 if there is none.
+	Parts    [16]byte
+	PartSize int64
 }
 
 // MayHold reports whether the volume can have a member for p or something
@@ -73,6 +81,10 @@ type Manifest struct {
 	IndexSHA256 [32]byte
 	IndexSize   int64
 	HasIndex    bool
+	// SigtarSum is what a store may tell of the stored signatures of the set, in
+	// the form of backends.File; "" if none was noted. They may have been made
+	// anew since.
+	SigtarSum string
 }
 
 // Change is one line of a manifest's list of changed files, which names

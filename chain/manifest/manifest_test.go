@@ -295,6 +295,7 @@ func (s *short) Write(p []byte) (int, error) {
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(sample))
 	f.Add([]byte("Dupfs-Index " + strings.Repeat("ab", 32) + " 5\nVolume 1:\n\tstartingpath \"\\x22\" 3\n\tendingpath a\n\thash md5 00\nFilelist 1\n new a\n"))
+	f.Add([]byte("Dupfs-Sigtar " + strings.Repeat("ab", 16) + "-2\nVolume 1:\n\tstartingpath a\n\tendingpath a\n\thash MD5-5 " + strings.Repeat("cd", 16) + "\n\thash SHA1 00\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := Parse(bytes.NewReader(text))
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,8 +88,16 @@ func (p *parser) line(line string) error {
 	if rest, ok := field(line, "dupfs-index"); ok && !p.m.HasIndex {
 		p.index(words(rest))
 	}
+	if rest, ok := field(line, "dupfs-sigtar"); ok && p.m.SigtarSum == "" {
+		if w := words(rest); len(w) == 1 && sumForm.MatchString(w[0]) {
+			p.m.SigtarSum = w[0]
+		}
+	}
 	return nil
 }
+
+// sumForm is what a store may tell of a file.
+var sumForm = regexp.MustCompile(`^[0-9a-f]{32}(-[1-9][0-9]{0,5})?$`)
 
 // index takes our own line. One that makes no sense is as good as none.
 func (p *parser) index(words []string) {
@@ -167,6 +176,12 @@ func parsePath(word string) (chain.Path, bool) {
 // hash takes a hash that is known here.
 func (v *Volume) hash(kind, digits string) {
 	sum, err := hex.DecodeString(digits)
+	if size, ok := strings.CutPrefix(strings.ToUpper(kind), "MD5-"); ok && len(sum) == len(v.Parts) {
+		if n, nerr := strconv.ParseInt(size, 10, 64); err == nil && nerr == nil && n > 0 && strconv.FormatInt(n, 10) == size {
+			v.Parts, v.PartSize = [16]byte(sum), n
+		}
+		return
+	}
 	switch strings.ToUpper(kind) {
 	case "SHA1":
 		v.SHA1, v.HasSHA1 = [20]byte{}, true

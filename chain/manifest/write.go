@@ -30,6 +30,9 @@ func Write(w io.Writer, m *Manifest, count int, changes iter.Seq2[Change, error]
 	if m.HasIndex {
 		fmt.Fprintf(bw, "Dupfs-Index %x %d\n", m.IndexSHA256, m.IndexSize)
 	}
+	if m.SigtarSum != "" {
+		fmt.Fprintf(bw, "Dupfs-Sigtar %s\n", m.SigtarSum)
+	}
 	last := 0
 	for _, v := range m.Volumes {
 		if v.Number <= last || !v.HasSHA1 && !v.HasMD5 {
@@ -56,6 +59,9 @@ func (v *Volume) write(bw *bufio.Writer) {
 	}
 	if v.HasMD5 {
 		fmt.Fprintf(bw, "    Hash MD5 %s\n", hex.EncodeToString(v.MD5[:]))
+	}
+	if v.PartSize > 0 {
+		fmt.Fprintf(bw, "    Hash MD5-%d %s\n", v.PartSize, hex.EncodeToString(v.Parts[:]))
 	}
 }
 

@@ -34,6 +34,11 @@ type Options struct {
 	Volume    volume.Options // of what is written
 	Memory    int64          // budget of decoded chunks in bytes; 0: 64 MiB
 	Disk      *cache.Dir     // stored bytes kept on disk; nil: none
+	// Sums says that the store tells MD5s of its files, so that those of what is
+	// written are worth noting. SumPart is the size in bytes of the parts in which
+	// it takes larger files, if it then tells of the parts' MD5s; 0 if it does not.
+	Sums    bool
+	SumPart int64
 	// Near says that stored bytes cost little to read once more, as on a local
 	// disk. Then a read out of order decodes a chunk only as far as it needs.
 	Near bool
@@ -61,6 +66,7 @@ type Store struct {
 	counts  counters
 	tierMu  sync.Mutex
 	tiers   map[string]string // of stored files, as listed; none for stores without
+	sums    map[string]string // as tiers: what the store says of their contents
 	ctx     context.Context   // ends with Close; bounds what runs behind readers
 	cancel  context.CancelFunc
 	behind  sync.WaitGroup
@@ -123,17 +129,20 @@ func (s *Store) ListAll(ctx context.Context) (known []chain.Stored, unknown []st
 	if err != nil {
 		return nil, nil, err
 	}
-	tiers := map[string]string{}
+	tiers, sums := map[string]string{}, map[string]string{}
 	defer func() {
 		s.tierMu.Lock()
 		defer s.tierMu.Unlock()
-		s.tiers = tiers
+		s.tiers, s.sums = tiers, sums
 	}()
 	for _, f := range files {
 		if f.Tier != "" {
 			tiers[f.Name] = f.Tier
 		}
 		if n, ok := chain.ParseName(f.Name, s.opts.Prefixes); ok {
+			if f.Sum != "" {
+				sums[f.Name] = f.Sum
+			}
 			known = append(known, chain.Stored{Name: n, Size: f.Size})
 		} else {
 			unknown = append(unknown, f.Name)

@@ -26,6 +26,7 @@ type Writer struct {
 	tmp  *os.File
 	buf  *bufio.Writer
 	size int64
+	sum  *summer // nil if nobody wants it
 }
 
 // Create begins a stored file. Its name is n's in the current form.
@@ -45,7 +46,13 @@ func (s *Store) Create(ctx context.Context, n chain.Name) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{s: s, name: n, tmp: tmp, buf: bufio.NewWriterSize(tmp, 256<<10)}
+	w := &Writer{s: s, name: n, tmp: tmp}
+	var to io.Writer = tmp
+	if s.opts.Sums && (n.Kind == chain.VolumeFile || n.Kind == chain.SigtarFile) {
+		w.sum = newSummer(s.opts.SumPart)
+		to = io.MultiWriter(tmp, w.sum)
+	}
+	w.buf = bufio.NewWriterSize(to, 256<<10)
 	o := s.opts.Volume
 	o.NoTrailer = n.Kind == chain.ManifestFile
 	if w.Writer, err = volume.NewWriter(w.buf, n.Layer, enc, o); err != nil {
@@ -89,6 +96,15 @@ func (w *Writer) Size() int64 { return w.size }
 // Sealed returns the stored bytes of a sealed file, Size of them, which can be
 // read until it is uploaded or given up.
 func (w *Writer) Sealed() io.ReaderAt { return w.tmp }
+
+// Sums returns the sums of the sealed file; nil unless Options.Sums asks for
+// them, and it is a volume or a sigtar.
+func (w *Writer) Sums() *Sums {
+	if w.sum == nil {
+		return nil
+	}
+	return w.sum.sums()
+}
 
 // Seal ends the file; nothing can be written after it.
 func (w *Writer) Seal() (*volume.Layout, error) {

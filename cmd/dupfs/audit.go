@@ -21,7 +21,7 @@ import (
 // auditFlags say what verify looks at, beside one point.
 func auditFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "level", Usage: "how deep `LEVEL` to look: list (what is there, and sizes), volumes (every stored file, hashes and signatures) or files (every file of a point)"},
+		&cli.StringFlag{Name: "level", Usage: "how deep `LEVEL` to look: list (what is there, and sizes), hashes (and what the store says of the contents, without a download), volumes (every stored file, hashes and signatures) or files (every file of a point)"},
 		&cli.StringFlag{Name: "sample", Usage: "with --level volumes: only `SHARE` (2% or 500M) of it, what was not looked at for longest"},
 		&cli.BoolFlag{Name: "all-points", Usage: "every version of every file, at all points"},
 	}
@@ -40,15 +40,15 @@ func runAudit(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	level := c.String("level")
 	switch {
-	case c.Bool("all-points") && (level == "list" || level == "volumes" || c.String("sample") != ""):
+	case c.Bool("all-points") && (level == "list" || level == "hashes" || level == "volumes" || c.String("sample") != ""):
 		return usagef("--all-points looks at files, not at --level %s or a --sample", level)
 	case c.String("time") != "" || c.String("path-to-restore") != "" || c.Bool("compare-data"):
 		return usagef("--level and --all-points look at the whole archive: leave --time, --path-to-restore and --compare-data out")
 	case c.Bool("all-points"):
 		return verifyAllPoints(ctx, e, c, args[0])
-	case level != "list" && level != "volumes" && level != "":
-		return usagef("--level is list, volumes or files, not %q", level)
-	case level == "list" && c.String("sample") != "":
+	case level != "list" && level != "hashes" && level != "volumes" && level != "":
+		return usagef("--level is list, hashes, volumes or files, not %q", level)
+	case (level == "list" || level == "hashes") && c.String("sample") != "":
 		return usagef("--sample is for --level volumes")
 	}
 	a, err := e.openStore(ctx, c, args[0])
@@ -60,16 +60,74 @@ func runAudit(ctx context.Context, e *environ, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if level == "list" {
+	var unsure int64
+	switch level {
+	case "list":
 		e.verified(c, verifyLine{Files: int64(len(files)), Flaws: int64(bad)},
 			"Verify complete: %s listed, %s found.", plural(int64(len(files)), "file"), plural(int64(bad), "flaw"))
-	} else if bad, err = a.auditFiles(ctx, c, files, bad); err != nil {
-		return err
+	case "hashes":
+		bad, unsure, err = a.auditHashes(ctx, c, files, bad)
+	default:
+		bad, err = a.auditFiles(ctx, c, files, bad)
 	}
-	if bad > 0 {
+	switch {
+	case err != nil:
+		return err
+	case bad > 0:
 		return fail(exitDamaged, errors.New("something in the archive is damaged or missing"), "`dupfs doctor URL` says what can be done")
+	case unsure > 0:
+		return fail(exitIncomplete, fmt.Errorf("of %s the store, or the archive, has no checksum to compare", plural(unsure, "file")),
+			"`dupfs verify --level volumes URL` reads them; then it is known here what the store says of them")
 	}
 	return nil
+}
+
+// auditHashes compares what the store says of the contents of files with what
+// the archive does, or with what the store said when they were read last. bad is
+// what is wrong already. Only what is in doubt after that is read.
+func (a *archive) auditHashes(ctx context.Context, c *cli.Context, files []audit.File, bad int) (_ int, unsure int64, err error) {
+	e := a.env
+	led, err := a.ledger()
+	if err != nil {
+		return bad, 0, err
+	}
+	var same, read int64
+	for _, f := range files {
+		if f.Kind == chain.ManifestFile || f.Kind == chain.IndexFile {
+			read++ // for the list, to its end
+			continue
+		}
+		verdict, err := led.Compare(ctx, a.store, f)
+		if err == nil && verdict == audit.Differs {
+			err = chain.Corrupt(f.File, "the store says that its content is not what was stored")
+		}
+		if err == nil && verdict == audit.Suspect {
+			if err = audit.Check(ctx, a.store, f, a.dir); err == nil {
+				led.Note(f, e.now())
+				read++
+			}
+		}
+		var corrupt *chain.CorruptError
+		switch {
+		case errors.As(err, &corrupt) || errors.Is(err, fs.ErrNotExist):
+			e.warn("%s", findingText(audit.Finding{Set: f.Set, File: f.File, Err: err}))
+			led.Note(f, time.Time{})
+			bad++
+		case err != nil:
+			return bad, unsure, errors.Join(fmt.Errorf("%s: %w", f.File, err), led.Save(files))
+		case verdict == audit.Same:
+			same++
+		case verdict == audit.Unsure:
+			unsure++
+		}
+	}
+	if err := led.Save(files); err != nil {
+		return bad, unsure, err
+	}
+	e.verified(c, verifyLine{Files: int64(len(files)), Flaws: int64(bad), Compared: same, Uncompared: unsure, Fetched: a.store.Counts().Fetched},
+		"Verify complete: %s compared by the store's checksums, %s read, %s could not be compared, %s found.",
+		plural(same, "file"), plural(read, "file"), plural(unsure, "file"), plural(int64(bad), "flaw"))
+	return bad, unsure, nil
 }
 
 // auditList compares the archive with its manifests and indexes, and tells what

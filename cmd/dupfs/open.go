@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dupfs/backends/all"
+	"dupfs/backends/s3"
 	"dupfs/cache"
 	"dupfs/chain"
 	"dupfs/chain/pgp"
@@ -96,6 +97,7 @@ func (e *environ) storeOptions(c *cli.Context, a *archive) (o store.Options, err
 		TempDir: c.String("tempdir"),
 		Near:    strings.HasPrefix(a.url, "file:"),
 	}
+	o.Sums, o.SumPart = all.Sums(a.url, s3.Options{PartSize: c.Int64("s3-multipart-chunk-size") << 20})
 	if o.Memory, err = byteCount(c, "memory"); err != nil {
 		return o, err
 	}

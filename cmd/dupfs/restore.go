@@ -160,6 +160,7 @@ func verifyCommand(e *environ) *cli.Command {
 		Usage:     "read everything at a time, checking every byte; with --compare-data compare it with DIR",
 		ArgsUsage: "URL [DIR]",
 		Description: `dupfs verify --compare-data URL ~/documents
+dupfs verify --level hashes URL                  # each night, where the store has checksums
 dupfs verify --level volumes --sample 2% URL     # each night: all of it in seven weeks
 dupfs verify --all-points URL                    # every version of every file`,
 		Flags: slices.Concat(archiveFlags(), auditFlags(), selectionFlags(rules), []cli.Flag{
@@ -301,6 +302,11 @@ type verifyLine struct {
 	Bytes       int64  `json:"bytes,omitempty"`
 	Differences int64  `json:"differences,omitempty"`
 	Flaws       int64  `json:"flaws,omitempty"`
+	// By --level hashes: files whose checksums of the store were compared, that
+	// could not be, and bytes that were fetched for it.
+	Compared   int64 `json:"compared,omitempty"`
+	Uncompared int64 `json:"uncompared,omitempty"`
+	Fetched    int64 `json:"fetched,omitempty"`
 }
 
 // verified tells of something that verify found, as text or as JSON.
