@@ -33,6 +33,8 @@ type Point struct {
 	// Damage says why the point cannot be trusted to be whole (for example a
 	// missing volume); "" if nothing is known to be wrong.
 	Damage string
+	// Orphan says that the set it builds on is missing: Damage names that.
+	Orphan bool
 }
 
 // Forest is all the points of an archive.

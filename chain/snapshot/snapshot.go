@@ -45,6 +45,10 @@ type Options struct {
 	// Note, if not nil, receives remarks on what was found wrong and how it
 	// was helped. It may be called from several goroutines.
 	Note func(string)
+	// Salvage opens sets whose base is missing, too: their trees have what these
+	// sets hold themselves, and a file of which they hold only the change is
+	// damaged. What they do not mention is not there.
+	Salvage bool
 	// Progress, if not nil, counts long work.
 	Progress *Progress
 }
@@ -193,23 +197,54 @@ func (a *Archive) draw() {
 			a.points = append(a.points, a.newPoint(ln, ord, l))
 		}
 	}
-	a.drawOrphans()
+	a.drawOrphans(lines)
 	a.lines = lines
 	slices.SortStableFunc(a.points, func(p, q point) int { return p.Time.Compare(q.Time) })
 }
 
 // drawOrphans makes points of the sets whose base is missing. Nobody can read
-// them, but without them an older point would pass for the newest one. The lock
-// is held.
-func (a *Archive) drawOrphans() {
+// them, unless they are salvaged, but without them an older point would pass for
+// the newest one. The lock is held.
+func (a *Archive) drawOrphans(lines map[string]*line) {
+	salvaged := map[*line][]*chain.Set{}
 	for _, s := range a.col.Orphaned {
 		if slices.ContainsFunc(a.col.Lines, func(l *chain.Line) bool { return slices.Contains(l.Sets, s) }) {
 			continue
 		}
-		p := chain.Point{Time: s.End, Full: s.Full, Number: a.number("orphan " + s.Times())}
+		p := point{Point: chain.Point{Time: s.End, Full: s.Full, Number: a.number("orphan " + s.Times()), Orphan: true}}
 		p.Damage = "it builds on the set of " + s.Start.UTC().Format(time.RFC3339) + ", which is missing or has no manifest"
-		a.points = append(a.points, point{Point: p})
+		if a.o.Salvage {
+			p.line = a.orphanLine(s, salvaged)
+			p.ord = len(salvaged[p.line]) - 1
+		}
+		a.points = append(a.points, p)
 	}
+	for ln, sets := range salvaged {
+		ln.update(sets)
+		lines[ln.key] = ln
+	}
+}
+
+// orphanLine adds an orphan to the line of that which it builds on, or to one of
+// its own; nil if there is no place for one. Its catalog does not outlive the
+// process: the base may come back. The lock is held.
+func (a *Archive) orphanLine(s *chain.Set, all map[*line][]*chain.Set) *line {
+	for ln, sets := range all {
+		if sets[len(sets)-1].End.Equal(s.Start) {
+			all[ln] = append(sets, s)
+			return ln
+		}
+	}
+	key := "orphan-" + strings.ReplaceAll(s.Times(), ".", "-")
+	ln := a.lines[key]
+	if ln == nil {
+		if ln = a.newLine(key); ln == nil {
+			return nil
+		}
+		ln.private = true
+	}
+	all[ln] = []*chain.Set{s}
+	return ln
 }
 
 // lineKey names a line for ever: by its full set, and for a fork its last one.
@@ -296,7 +331,7 @@ func (a *Archive) Points(ctx context.Context) ([]chain.Point, error) {
 	out := make([]chain.Point, len(points))
 	for i, p := range points {
 		out[i] = p.Point
-		if p.line != nil {
+		if p.line != nil && !p.Orphan {
 			out[i].Damage = p.line.damage(p.ord)
 		}
 	}

@@ -143,7 +143,7 @@ func (a *archive) examine(ctx context.Context, c *cli.Context) ([]ailment, error
 	}
 	col := chain.Collect(stored)
 	x := &examiner{archive: a, c: c, col: col}
-	x.stray()
+	x.stray(ctx)
 	if err := x.complete(ctx); err != nil {
 		return nil, err
 	}
@@ -176,16 +176,22 @@ type examiner struct {
 func (x *examiner) add(a ailment) { x.found = append(x.found, a) }
 
 // stray looks at what is in no chain.
-func (x *examiner) stray() {
+func (x *examiner) stray(ctx context.Context) {
 	for _, s := range x.col.Incomplete {
 		x.incomplete(s)
 	}
 	for _, s := range x.col.Orphaned {
 		x.add(ailment{Set: stamp(s.End), Grave: true,
-			Wrong:  fmt.Sprintf("the backup of %s builds on that of %s, which is missing or has no manifest", stamp(s.End), stamp(s.Start)),
-			Advice: "keep it: it is whole again once the other one is; copies of the archive may have that"})
+			Wrong: fmt.Sprintf("the backup of %s builds on that of %s, which is missing or has no manifest%s", stamp(s.End), stamp(s.Start), x.holds(ctx, s)),
+			Advice: "keep it: it is whole again once the other one is; copies of the archive may have that. " +
+				"`dupfs restore --salvage --time " + stamp(s.End) + " URL DIR` restores the files that it holds itself"})
 	}
 	for _, f := range slices.Concat(x.col.LooseSigtars, x.col.LooseIndexes) {
+		if slices.ContainsFunc(x.col.Orphaned, func(s *chain.Set) bool { return s.Start.Equal(f.End) }) {
+			x.add(ailment{File: f.File, Wrong: f.File + " is what is left of a backup that others build on",
+				Advice: "keep it: the rest may turn up in a copy of the archive"})
+			continue
+		}
 		x.add(ailment{File: f.File, Wrong: f.File + " belongs to no set",
 			Advice: "harmless; `dupfs cleanup --force URL` removes it"})
 	}
@@ -197,8 +203,33 @@ func (x *examiner) stray() {
 	}
 }
 
+// holds says what a set that lost its base holds itself.
+func (x *examiner) holds(ctx context.Context, s *chain.Set) string {
+	r, err := x.store.Open(ctx, *s.Manifest)
+	if err != nil {
+		return ""
+	}
+	count := map[string]int64{}
+	err = manifest.ParseFileList(r, func(c manifest.Change) error {
+		count[c.Kind]++
+		return nil
+	})
+	if err = errors.Join(err, r.Close()); err != nil || len(count) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; it holds %s that came with it, and what changed in %d others", plural(count["new"], "file"), count["changed"])
+}
+
 // incomplete looks at a set without a manifest.
 func (x *examiner) incomplete(s *chain.Set) {
+	for _, other := range x.col.Orphaned {
+		if s.Sigtar == nil && s.Index == nil && other.Start.Equal(s.End) {
+			x.add(ailment{Set: stamp(s.End), Grave: true,
+				Wrong:  fmt.Sprintf("of the backup of %s only volumes are left, and that of %s builds on it", stamp(s.End), stamp(other.End)),
+				Advice: "do not clean up: look for its manifest in copies of the archive, and in the local caches of the machines that wrote to it"})
+			return
+		}
+	}
 	if s.Sigtar == nil && s.Index == nil {
 		x.add(ailment{Set: stamp(s.End), Wrong: fmt.Sprintf("the backup of %s did not finish", stamp(s.End)),
 			Advice: "nothing builds on it; `dupfs cleanup --force URL` removes what is left of it"})

@@ -102,3 +102,50 @@ func TestDoctorMakesIndexes(t *testing.T) {
 		t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
 	}
 }
+
+// Of an increment whose base is lost what it holds itself can be restored, but
+// only on demand, and nothing in the place of the rest.
+func TestSalvage(t *testing.T) {
+	for _, ours := range []bool{true, false} {
+		t.Run(map[bool]string{true: "dupfs", false: "stock"}[ours], func(t *testing.T) {
+			w := newWorld(t)
+			url := w.url("archive")
+			turn := map[bool]func(...string) string{true: w.dupfs, false: w.stock}[ours]
+			for n := range 3 {
+				w.grow(n)
+				turn("--volsize", "1", "--current-time", at(n), "src", url)
+			}
+			w.sh("rm archive/*full*")
+			if r := w.exec(nil, binary, "doctor", url); r.code != exitDamaged || strings.Count(r.stdout, "--salvage --time") != 2 ||
+				!strings.Contains(r.stdout, "; it holds ") || strings.Contains(r.stdout, "cleanup") {
+				t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+			}
+			if r := w.exec(nil, binary, "restore", url, w.path("none")); r.code != exitDamaged || !strings.Contains(r.stderr, "--salvage") {
+				t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+			}
+			w.sh("test ! -e none")
+			for n := 1; n < 3; n++ {
+				out := w.path(fmt.Sprint("out", n))
+				r := w.exec(nil, binary, "restore", "--salvage", "--time", at(n), url, out)
+				if r.code != exitDamaged || !strings.Contains(r.stderr, "big.bin") {
+					t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+				}
+				w.salvaged(t, n, out)
+			}
+			// What came with the first increment, the second has as well.
+			w.sh("cmp out1/new/file copy1/new/file; cmp out1/turns copy1/turns; cmp out2/turns copy2/turns; cmp out2/gone copy2/gone; test ! -e out2/big.bin; test ! -e out2/dir.txt; test ! -e out2/new")
+		})
+	}
+}
+
+// salvaged checks that every file that was restored of a point is right.
+func (w *world) salvaged(t *testing.T, n int, out string) {
+	t.Helper()
+	want := linesOf(t, w.path(fmt.Sprint("copy", n)))
+	for p, l := range linesOf(t, out) {
+		isDir := strings.HasPrefix(l, " dir ")
+		if wl, ok := want[p]; !ok || l != wl && !isDir { // a directory that the set does not mention has no facts
+			t.Errorf("point %d, %q: restored %s, want %s", n, p, l, wl)
+		}
+	}
+}

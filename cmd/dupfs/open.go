@@ -33,6 +33,7 @@ type archive struct {
 	openpgp  *openpgp
 	keys     *pgp.Keys
 	store    *store.Store
+	salvage  bool              // sets whose base is missing are opened, too
 	snapshot *snapshot.Archive // nil until points is called
 	env      *environ
 	closers  []func() error
@@ -69,6 +70,7 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 	}
 	a.keys, o.Keys = keys, keys
 	o.Encrypter = func() (*pgp.Encrypter, error) { return a.openpgp.encrypter(ctx, c, keys) }
+	a.salvage = c.Bool("salvage")
 	a.store = store.New(e.watch(backend, url, a.dir), o)
 	a.closers = append(a.closers, a.store.Close)
 	return a, nil
@@ -161,8 +163,8 @@ func (a *archive) points(ctx context.Context) ([]chain.Point, error) {
 	if a.snapshot == nil {
 		s, err := snapshot.Open(ctx, a.store, snapshot.Options{
 			Dir:    filepath.Join(a.dir, a.openpgp.catalog()),
-			MaxAge: listingAge,
-			Note:   func(text string) { a.env.note(text) },
+			MaxAge: listingAge, Salvage: a.salvage,
+			Note: func(text string) { a.env.note(text) },
 		})
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s: %w (%v)", a.shown, errNoBackups, err)

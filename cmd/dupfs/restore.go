@@ -25,8 +25,10 @@ func restoreCommand(e *environ) *cli.Command {
 		Usage:     "write the archive, or a path in it, as it was at a time into DIR",
 		ArgsUsage: "URL DIR",
 		Description: `dupfs restore URL /srv/restored
-dupfs restore --time 3D --path-to-restore home/letters URL ./letters`,
+dupfs restore --time 3D --path-to-restore home/letters URL ./letters
+dupfs restore --salvage --time 3D URL ./found      # of an increment that lost its base`,
 		Flags: slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), renameFlag(), dryRunFlag(), currentTimeFlag(),
+			&cli.BoolFlag{Name: "salvage", Usage: "of a backup that builds on one that is missing, restore what it holds itself"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "do not wait until everything is on the disk"}}),
 		Action: func(c *cli.Context) error { return runRestore(c.Context, e, c) },
 	}
@@ -56,6 +58,9 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	defer a.Close()
 	tree, point, err := a.tree(ctx, c)
+	if err != nil && point.Orphan && !a.salvage && ctx.Err() == nil {
+		return fail(exitDamaged, err, "--salvage restores the files that it holds itself; an older --time may have all")
+	}
 	if err != nil {
 		return err
 	}
@@ -100,6 +105,9 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	switch {
 	case err != nil:
 		return err
+	case point.Orphan:
+		return fail(exitDamaged, fmt.Errorf("%s has what the backup of %s holds itself: %s not restored, and what did not change with it is not there",
+			args[1], stamp(point.Time), pluralWas(report.Failed)), "the warnings above name those of which it holds the changes only")
 	case report.Failed > 0 && flaky.Load():
 		return fail(exitBackend, fmt.Errorf("%s not restored, as the store failed; the rest is in %s", pluralWas(report.Failed), args[1]),
 			"try again later with --force, or see --timeout and --num-retries")
