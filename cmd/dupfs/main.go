@@ -71,11 +71,14 @@ type environ struct {
 	typedMu sync.Mutex
 	typed   map[string]string // what was asked for a store, by prompt
 
+	helper bool // mount(8) calls
+
 	commandMu    sync.Mutex
 	commandText  string // what --password-command printed
 	commandRan   bool
-	commandLimit time.Duration   // of it; 0: passwordCommandTime
-	wide         map[string]bool // files with secrets that were warned of
+	commandLimit time.Duration     // of it; 0: passwordCommandTime
+	fileTexts    map[string]string // the first lines of files with passphrases
+	wide         map[string]bool   // files with secrets that were warned of
 }
 
 // getenv returns a variable, "" if it is not set.
@@ -114,6 +117,7 @@ func main() {
 		os.Exit(e.report(err))
 	}
 	if len(os.Args) > 0 && isMountHelper(os.Args[0]) && e.getenv(readyVariable) == "" {
+		e.helper = true
 		if e.args, err = mountHelperArgs(e.args); err != nil {
 			os.Exit(e.report(err))
 		}

@@ -205,6 +205,9 @@ func (e *environ) sayReady() error {
 	if e.parent == nil {
 		return nil
 	}
+	if err := ownSession(); err != nil {
+		return err
+	}
 	if _, err := io.WriteString(e.parent.words, readyWord+"\n"); err != nil {
 		return fmt.Errorf("the command that began the mount is gone: %w", err)
 	}
@@ -219,6 +222,18 @@ func (e *environ) sayReady() error {
 		}
 	}
 	return e.parent.close()
+}
+
+// ownSession leaves the session of the command that began the mount. One that
+// mount(8) began stays in its process group until it is mounted: where systemd
+// mounts because somebody looks, all others who look wait for that, and only
+// systemd's own group may look beforehand.
+func ownSession() error {
+	if syscall.Getpgrp() == os.Getpid() {
+		return nil
+	}
+	_, err := syscall.Setsid()
+	return os.NewSyscallError("setsid", err)
 }
 
 // mountBehind runs this program again in the background with the same
@@ -254,7 +269,8 @@ func mountBehind(ctx context.Context, e *environ, c *cli.Context) error {
 	cmd.Env = shownEnv(h.Env)
 	cmd.ExtraFiles = []*os.File{readyFD - 3: w, handoverFD - 3: theirs}
 	cmd.Stderr = w // until it is mounted, what it says is for us
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// See ownSession.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: !e.helper}
 	err = cmd.Start()
 	w.Close()
 	theirs.Close()

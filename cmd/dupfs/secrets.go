@@ -37,7 +37,7 @@ func (e *environ) passphrases(c *cli.Context) ([]string, error) {
 		all = append(all, p)
 	}
 	for _, file := range c.StringSlice("passphrase-file") {
-		p, err := passphraseFile(file)
+		p, err := e.passphraseFile(file)
 		if err != nil {
 			return nil, fail(exitException, fmt.Errorf("--passphrase-file: %w", err), "its first line must be the passphrase")
 		}
@@ -78,7 +78,7 @@ func (e *environ) credential(name string) (string, bool, error) {
 	if dir == "" {
 		return "", false, nil
 	}
-	p, err := passphraseFile(filepath.Join(dir, name))
+	p, err := e.passphraseFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil
 	}
@@ -204,8 +204,26 @@ func (e *environ) tryAgain(why string) {
 	fmt.Fprintln(e.stderr, why+"  Please try again.")
 }
 
-// passphraseFile reads the first line of a file.
-func passphraseFile(file string) (string, error) {
+// passphraseFile returns the first line of a file, which is read once in a run:
+// it may be a pipe.
+func (e *environ) passphraseFile(file string) (string, error) {
+	e.commandMu.Lock()
+	defer e.commandMu.Unlock()
+	if p, ok := e.fileTexts[file]; ok {
+		return p, nil
+	}
+	p, err := firstLine(file)
+	if err == nil {
+		if e.fileTexts == nil {
+			e.fileTexts = map[string]string{}
+		}
+		e.fileTexts[file] = p
+	}
+	return p, err
+}
+
+// firstLine reads the first line of a file.
+func firstLine(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return "", err

@@ -137,3 +137,14 @@ func TestPrompts(t *testing.T) {
 	}
 	w.want(0, "", []string{"PASSPHRASE=pw"}, "verify", w.url("archive."))
 }
+
+// TestPassphrasePipe: a file with a passphrase may be one that can be read once
+// only.
+func TestPassphrasePipe(t *testing.T) {
+	w := newWorld(t)
+	w.write("src/file", "x")
+	w.sh("unset PASSPHRASE; bash -c '" + binary + " backup --passphrase-file <(echo fixture) src " + w.url("archive") + "'")
+	if got := w.dupfs("cat", w.url("archive"), "file"); got != "x" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
@@ -104,6 +105,30 @@ func TestMountHelper(t *testing.T) {
 		}
 		w.dupfs("umount", "mnt")
 	}
+}
+
+// TestMountHelperGroup: until it is mounted, what mount(8) began stays in its
+// process group, since an automount makes all others wait. Then it leaves.
+func TestMountHelperGroup(t *testing.T) {
+	need.FUSE(t)
+	w := newWorld(t)
+	url := w.url("archive")
+	w.write("src/file", "x")
+	w.dupfs("backup", "--current-time", at(0), "src", url)
+	w.env = slices.DeleteFunc(w.env, func(v string) bool { return strings.HasPrefix(v, "PASSPHRASE=") })
+	w.sh("mkdir mnt; ln -s " + binary + " mount.fuse.dupfs; printf '#!/bin/sh\\ncut -d\" \" -f5 /proc/$$/stat >>groups; echo fixture\\n' >password; chmod +x password")
+	w.sh("setsid -w ./mount.fuse.dupfs " + url + " mnt -o password_command=./password")
+	if groups := strings.Fields(w.sh("cat groups")); len(groups) != 2 || groups[0] != groups[1] {
+		t.Errorf("the helper and the mount are in the groups %q", groups)
+	}
+	var state struct{ PID int }
+	if err := json.Unmarshal([]byte(w.sh("cat mnt/.dupfs/status.json")), &state); err != nil {
+		t.Fatal(err)
+	}
+	if sid, err := unix.Getsid(state.PID); err != nil || sid != state.PID {
+		t.Errorf("the mount, process %d, is in session %d, %v", state.PID, sid, err)
+	}
+	w.dupfs("umount", "mnt")
 }
 
 // TestService runs a mount as systemd does, and leaves it alone until it goes.
