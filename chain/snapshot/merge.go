@@ -319,6 +319,8 @@ func (m *merging) remade() error {
 		return badIndex("it is not the one of the manifest, and %s", m.differs)
 	case f == nil || (f.Layer == chain.OpenPGP) != encrypted(m.set):
 		return badIndex("it is not the one of the manifest, nor encrypted as the set is")
+	case f.Layer == chain.Plain: // in which nothing shows a wrong bit
+		return badIndex("it is not the one of the manifest")
 	}
 	return nil
 }

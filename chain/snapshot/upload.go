@@ -18,6 +18,7 @@ import (
 // to be made anew as well, whose chunks it names. Where the digest does not
 // decide, an index is used if all of this is true:
 //
+//   - It is in a layer that shows damage: OpenPGP's or gzip's.
 //   - It is in the OpenPGP layer if any file of the set is, and only then. So
 //     whoever made it had the passphrase, as the modification detection code
 //     shows: who can only write to the archive cannot make one. Where a set is
