@@ -26,6 +26,10 @@ type Past interface {
 	// root; ParentDir does so for a directory of a point.
 	Parent(ctx context.Context, place uint64) (uint64, error)
 	ParentDir(ctx context.Context, point uint32, dir uint64) (uint64, error)
+	// Lost reports whether anything is gone beneath a place that is a directory
+	// at the newest point: that point lacks a path there that another one has.
+	// It is true, too, where it would take too long to be sure.
+	Lost(ctx context.Context, place uint64) (bool, error)
 	// Versions returns the versions of a place that differ, the oldest first.
 	Versions(ctx context.Context, place uint64) ([]PastVersion, error)
 	// PointOf returns the first point that has a version. fs.ErrNotExist if
@@ -44,9 +48,10 @@ type Past interface {
 
 // Spot is a name in the past.
 type Spot struct {
-	Name  string
-	Place uint64
-	Now   Type // type at the newest point, 0 if it is not there
+	Name   string
+	Place  uint64
+	Now    Type // type at the newest point, 0 if it is not there
+	WasDir bool // it is a directory at some point; if not at the newest, with something in it
 }
 
 // PastVersion is one version of a path.

@@ -301,15 +301,19 @@ func (f *fileSystem) lookupVersions(ctx context.Context, place uint64, name stri
 	return f.viewEntry(ctx, viewID(versionsKind, spot.Place), out)
 }
 
-// deletedChild returns what deleted/ shows of a name: a directory that is or
-// was there, the last version of what is gone, or nil.
+// deletedChild returns what deleted/ shows of a name: a directory that is gone,
+// or beneath which something is, the last version of what is gone, or nil.
 func (f *fileSystem) deletedChild(ctx context.Context, s chain.Spot) (*child, error) {
 	dir := &child{name: s.Name, id: viewID(deletedKind, s.Place)}
-	switch s.Now {
-	case chain.Dir:
+	switch {
+	case s.Now == chain.Dir:
+		if lost, err := f.past.Lost(ctx, s.Place); err != nil || !lost {
+			return nil, err
+		}
 		return dir, nil
-	case 0:
-	default:
+	case s.Now != 0 && s.WasDir:
+		return dir, nil
+	case s.Now != 0:
 		return nil, nil
 	}
 	versions, err := f.versions(ctx, s.Place)

@@ -397,6 +397,7 @@ type statements struct {
 	base, page, piecePage, damage        *sql.Stmt
 	walk, allVolumes                     *sql.Stmt
 	history, names, nameOf, changed      *sql.Stmt
+	lost                                 *sql.Stmt
 }
 
 // nodeColumns are what scanNode reads, for a version v at the point ?1.
@@ -406,6 +407,9 @@ const nodeColumns = `v.id, v.parent, v.name, v.kind, v.size, v.known, v.grp, v.l
 
 // newest joins the version of the child c at the point ?1.
 const newest = `children c JOIN versions v ON v.id=(SELECT max(id) FROM versions WHERE id BETWEEN c.id<<16 AND (c.id<<16)|?1)`
+
+// nameColumns are what names reads, for a version v of a child c.
+const nameColumns = `c.name, c.id, c.til, v.id, v.kind, v.kind&7<>2 AND EXISTS (SELECT 1 FROM children k WHERE k.parent=c.id)`
 
 func (s *statements) prepare(ctx context.Context, db *sql.DB) error {
 	for _, q := range []struct {
@@ -421,11 +425,12 @@ func (s *statements) prepare(ctx context.Context, db *sql.DB) error {
 			WHERE id BETWEEN ?2<<16 AND (?2<<16)|?1) AND v.kind<>0`},
 		{&s.version, `SELECT ` + nodeColumns + `, v.name FROM versions v WHERE v.id=?2 AND v.kind<>0`},
 		{&s.history, `SELECT id, kind FROM versions WHERE id BETWEEN ?1<<16 AND (?1<<16)|65535 ORDER BY id`},
-		{&s.names, `SELECT c.name, c.id, c.til, v.id, v.kind FROM ` + newest + ` WHERE c.parent=?2 AND c.name>?3 ORDER BY c.name LIMIT ?4`},
-		{&s.nameOf, `SELECT c.name, c.id, c.til, v.id, v.kind FROM ` + newest + ` WHERE c.parent=?2 AND c.name=?3`},
+		{&s.names, `SELECT ` + nameColumns + ` FROM ` + newest + ` WHERE c.parent=?2 AND c.name>?3 ORDER BY c.name LIMIT ?4`},
+		{&s.nameOf, `SELECT ` + nameColumns + ` FROM ` + newest + ` WHERE c.parent=?2 AND c.name=?3`},
 		{&s.changed, `SELECT v.parent, v.kind, (SELECT w.kind FROM versions w WHERE w.id BETWEEN (v.id>>16)<<16 AND ((v.id>>16)<<16)|?1
 			ORDER BY w.id DESC LIMIT 1) FROM versions v WHERE v.id&65535 BETWEEN ?1+1 AND ?2 AND NOT EXISTS
 			(SELECT 1 FROM versions x WHERE x.id BETWEEN v.id+1 AND ((v.id>>16)<<16)|?2)`},
+		{&s.lost, fmt.Sprintf(`SELECT DISTINCT parent FROM children WHERE til<>%d`, int64(alive))},
 		{&s.path, `SELECT parent, name FROM versions WHERE id>=?1<<16 AND id<(?1+1)<<16 ORDER BY id LIMIT 1`},
 		{&s.childID, `SELECT id FROM children WHERE parent=?1 AND name=?2`},
 		{&s.sets, `SELECT ord, times, manifest, size, own, sigtar, sigsize, layout IS NOT NULL FROM sets ORDER BY ord`},

@@ -16,6 +16,7 @@ type Name struct {
 	Version int64 // its newest version up to the point
 	Type    chain.Type
 	Gone    bool // the newest version is its removal, or its directory's
+	WasDir  bool // it is no directory, but once was one with something in it
 }
 
 // Names returns at most limit names that a path had at the point ord or at any
@@ -44,7 +45,7 @@ func (c *Catalog) names(ctx context.Context, st *sql.Stmt, args ...any) ([]Name,
 		var n Name
 		var name []byte
 		var til, kind int64
-		if err := rows.Scan(&name, &n.Path, &til, &n.Version, &kind); err != nil {
+		if err := rows.Scan(&name, &n.Path, &til, &n.Version, &kind, &n.WasDir); err != nil {
 			return nil, bad(err)
 		}
 		n.Name, n.Type, n.Gone = string(name), chain.Type(kind&7), kind == 0 || til != alive
@@ -77,6 +78,38 @@ func (c *Catalog) Changed(ctx context.Context, from, to int) (map[int64]uint8, e
 	if err != nil || dirs == nil {
 		return nil, err
 	}
+	return c.climb(ctx, dirs)
+}
+
+// Lost returns the directories beneath which something is gone since some
+// point, each with chain.Deleted; nil if they are more than maxChanged. It reads
+// all names there are.
+func (c *Catalog) Lost(ctx context.Context) (map[int64]uint8, error) {
+	rows, err := c.st.lost.QueryContext(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, bad(err)
+	}
+	defer rows.Close()
+	dirs := map[int64]uint8{}
+	for rows.Next() {
+		var parent int64
+		if err := rows.Scan(&parent); err != nil {
+			return nil, bad(err)
+		}
+		if dirs[parent] = chain.Deleted; len(dirs) > maxChanged {
+			return nil, nil
+		}
+	}
+	if err := errors.Join(bad(rows.Err()), ctx.Err()); err != nil {
+		return nil, err
+	}
+	rows.Close()
+	return c.climb(ctx, dirs)
+}
+
+// climb gives what directories have to those above them, nil if these are more
+// than maxChanged.
+func (c *Catalog) climb(ctx context.Context, dirs map[int64]uint8) (map[int64]uint8, error) {
 	todo := make([]int64, 0, len(dirs))
 	for d := range dirs {
 		todo = append(todo, d)

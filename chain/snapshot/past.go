@@ -144,24 +144,35 @@ func (a *Archive) Spot(ctx context.Context, place uint64, name string) (chain.Sp
 	if err != nil {
 		return chain.Spot{}, err
 	}
+	var spot chain.Spot
 	for _, s := range all {
 		var n *index.Name
 		err := s.line.do(ctx, s.last, func(c *index.Catalog) (err error) {
 			n, err = c.NameOf(ctx, s.last, s.path, name)
 			return err
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return chain.Spot{}, err
-		}
-		if n != nil {
-			return s.spot(n, newest), nil
+		case n == nil:
+		case spot.Place == 0:
+			spot = s.spot(n, newest)
+		default:
+			spot.WasDir = spot.WasDir || wasDir(n)
 		}
 	}
-	return chain.Spot{}, fs.ErrNotExist
+	if spot.Place == 0 {
+		return spot, fs.ErrNotExist
+	}
+	return spot, nil
 }
 
+// wasDir reports whether a name was a directory, with something in it if it is
+// one no more.
+func wasDir(n *index.Name) bool { return n.WasDir || n.Type == chain.Dir }
+
 func (s *sighting) spot(n *index.Name, newest *line) chain.Spot {
-	spot := chain.Spot{Name: n.Name, Place: s.line.place(n.Path)}
+	spot := chain.Spot{Name: n.Name, Place: s.line.place(n.Path), WasDir: wasDir(n)}
 	if s.line == newest && !n.Gone {
 		spot.Now = n.Type
 	}
@@ -191,14 +202,15 @@ func (a *Archive) Names(ctx context.Context, place uint64, after string, fn func
 		if first < 0 {
 			return nil
 		}
-		n := pages[first].names[0]
-		if err := fn(pages[first].spot(&n, newest)); err != nil {
-			return err
-		}
+		spot := pages[first].spot(&pages[first].names[0], newest)
 		for i := range pages {
-			if p := &pages[i]; len(p.names) > 0 && p.names[0].Name == n.Name {
+			if p := &pages[i]; len(p.names) > 0 && p.names[0].Name == spot.Name {
+				spot.WasDir = spot.WasDir || wasDir(&p.names[0])
 				p.names = p.names[1:]
 			}
+		}
+		if err := fn(spot); err != nil {
+			return err
 		}
 	}
 }
@@ -228,6 +240,111 @@ func (p *namePage) fill(ctx context.Context) error {
 		p.after = p.names[len(p.names)-1].Name
 	}
 	return nil
+}
+
+// everLost takes the place of the first point in a changedKey for the
+// directories beneath which anything is gone since any point.
+const everLost = -1
+
+// Lost implements chain.Past. The newest line's catalog knows what it lost; the
+// names of the other lines are compared with those of the newest point.
+func (a *Archive) Lost(ctx context.Context, place uint64) (bool, error) {
+	all, newest, err := a.sightings(ctx, place)
+	if err != nil {
+		return false, err
+	}
+	if len(all) == 0 || all[0].line != newest {
+		return true, nil
+	}
+	dirs, err := a.changedDirs(ctx, newest, everLost, all[0].last)
+	if err != nil || dirs == nil || dirs[all[0].path] != 0 {
+		return true, err
+	}
+	for _, old := range all[1:] {
+		budget := maxPeek
+		bits, err := a.remember(beneath{from: old, to: all[0], ever: true}, func(k beneath) (uint8, error) {
+			bits, err := a.lostIn(ctx, k, &budget)
+			if errors.Is(err, errPeeked) {
+				return chain.Deleted, nil
+			}
+			return bits, err
+		})
+		if err != nil || bits != 0 {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// lostIn returns chain.Deleted if a directory had a name in an older line that
+// the newest point has not, or a directory beneath it had, and else 0.
+func (a *Archive) lostIn(ctx context.Context, k beneath, budget *int) (uint8, error) {
+	old, now := namePage{sighting: k.from}, namePage{sighting: k.to}
+	for {
+		if err := errors.Join(old.fill(ctx), now.fill(ctx)); err != nil {
+			return 0, err
+		}
+		if len(old.names) == 0 {
+			return 0, nil
+		}
+		if *budget--; *budget < 0 {
+			return 0, errPeeked
+		}
+		n := &old.names[0]
+		if len(now.names) > 0 && now.names[0].Name < n.Name {
+			now.names = now.names[1:]
+			continue
+		}
+		if len(now.names) == 0 || now.names[0].Name != n.Name || now.names[0].Gone {
+			return chain.Deleted, nil
+		}
+		m := &now.names[0]
+		switch {
+		case m.Type != chain.Dir && wasDir(n):
+			return chain.Deleted, nil
+		case m.Type == chain.Dir:
+			down := k
+			down.from.path, down.to.path = n.Path, m.Path
+			bits, err := a.remember(down, func(k beneath) (uint8, error) { return a.lostIn(ctx, k, budget) })
+			if err != nil || bits != 0 {
+				return bits, err
+			}
+		}
+		old.names = old.names[1:]
+	}
+}
+
+// beneath is a question about two points: what of a directory at the second
+// differs beneath it from the first; or if ever, is not there of what the
+// directory had in all of the first's line.
+type beneath struct {
+	from, to sighting
+	ever     bool
+}
+
+// maxAnswers is how many answers are remembered: some 10 MiB.
+const maxAnswers = 1 << 16
+
+// remember returns what find says, or once said. Two points do not change, so
+// neither does the answer.
+func (a *Archive) remember(k beneath, find func(beneath) (uint8, error)) (uint8, error) {
+	a.mu.Lock()
+	bits, ok := a.answers[k]
+	a.mu.Unlock()
+	if ok {
+		return bits, nil
+	}
+	bits, err := find(k)
+	if err != nil {
+		return bits, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.answers) >= maxAnswers || a.answers == nil {
+		a.answers = make(map[beneath]uint8)
+	}
+	a.answers[k] = bits
+	return bits, nil
 }
 
 // Versions implements chain.Past. What a fork shares with its chain is told
@@ -331,22 +448,22 @@ func Same(v, w *chain.Node) bool {
 }
 
 // maxPeek is how many names are compared to find out whether anything differs
-// beneath a directory, where the catalog cannot tell.
-const maxPeek = 4096
+// beneath a directory, where the catalog cannot tell: some three seconds.
+const maxPeek = 1 << 18
 
 // Changes implements chain.Past.
 func (a *Archive) Changes(ctx context.Context, from, to uint32, dir uint64, after string, fn func(chain.Change) error) error {
-	return a.changes(ctx, from, to, dir, after, nil, fn)
-}
-
-// changes is Changes. Names that are compared are taken from a budget, if there
-// is one, and errPeeked is the end of it.
-func (a *Archive) changes(ctx context.Context, from, to uint32, dir uint64, after string, budget *int, fn func(chain.Change) error) error {
 	d, err := a.pairDiff(ctx, from, to, dir)
 	if err != nil {
 		return err
 	}
-	old, now := children{tree: d.from, dir: d.fromDir, after: after}, children{tree: d.to, dir: int64(dir), after: after}
+	return a.changes(ctx, d, after, nil, fn)
+}
+
+// changes does so for two directories. Names that are compared are taken from a
+// budget, if there is one, and errPeeked is the end of it.
+func (a *Archive) changes(ctx context.Context, d *pairDiff, after string, budget *int, fn func(chain.Change) error) error {
+	old, now := children{tree: d.from, dir: d.fromDir, after: after}, children{tree: d.to, dir: d.toDir, after: after}
 	for {
 		if err := errors.Join(old.fill(ctx), now.fill(ctx)); err != nil {
 			return err
@@ -360,11 +477,7 @@ func (a *Archive) changes(ctx context.Context, from, to uint32, dir uint64, afte
 			}
 		}
 		v, w := takeFirst(&old, &now)
-		c, ok := d.change(v, w)
-		if ok && d.below == nil && w != nil && c.Below != 0 {
-			c.Below, err = a.peek(ctx, from, to, c.New.Dir, budget)
-			ok = c.Below != 0
-		}
+		c, ok, err := a.change(ctx, d, v, w, budget)
 		if ok && err == nil {
 			err = fn(c)
 		}
@@ -374,18 +487,42 @@ func (a *Archive) changes(ctx context.Context, from, to uint32, dir uint64, afte
 	}
 }
 
-// errPeeked ends a look at what is beneath a directory.
-var errPeeked = errors.New("enough was compared")
+// errPeeked ends a look at what is beneath a directory: the budget is used up.
+// errAll ends it where nothing more can be found.
+var (
+	errPeeked = errors.New("enough was compared")
+	errAll    = errors.New("every kind of difference was found")
+)
 
-// peek returns the kinds of differences beneath a directory; all of them if it
-// takes too long to find out.
-func (a *Archive) peek(ctx context.Context, from, to uint32, dir uint64, budget *int) (bits uint8, err error) {
-	const all = chain.Added | chain.Modified | chain.Deleted
-	if budget == nil {
+// change is d.change, and finds out what is beneath a directory where d does
+// not know it.
+func (a *Archive) change(ctx context.Context, d *pairDiff, v, w *index.Node, budget *int) (chain.Change, bool, error) {
+	c, ok := d.change(v, w)
+	if !ok || d.below != nil || c.Below == 0 {
+		return c, ok, nil
+	}
+	own := budget == nil
+	if own {
 		budget = new(int)
 		*budget = maxPeek
 	}
-	err = a.changes(ctx, from, to, dir, "", budget, func(c chain.Change) error {
+	down := *d
+	down.fromDir, down.toDir = v.Dir(), w.Dir()
+	k := beneath{from: sighting{d.from.line, d.from.ord, down.fromDir}, to: sighting{d.to.line, d.to.ord, down.toDir}}
+	bits, err := a.remember(k, func(beneath) (uint8, error) {
+		bits, err := a.peek(ctx, &down, budget)
+		if own && errors.Is(err, errPeeked) {
+			return c.Below, nil // whoever asked once will be told the same again
+		}
+		return bits, err
+	})
+	c.Below = bits
+	return c, bits != 0, err
+}
+
+// peek returns the kinds of differences beneath two directories.
+func (a *Archive) peek(ctx context.Context, d *pairDiff, budget *int) (bits uint8, err error) {
+	err = a.changes(ctx, d, "", budget, func(c chain.Change) error {
 		bits |= c.Below
 		switch {
 		case c.Below != 0:
@@ -396,13 +533,13 @@ func (a *Archive) peek(ctx context.Context, from, to uint32, dir uint64, budget 
 		default:
 			bits |= index.Difference(c.Old.Type, c.New.Type)
 		}
-		if bits == all {
-			return errPeeked
+		if bits == chain.Added|chain.Modified|chain.Deleted {
+			return errAll
 		}
 		return nil
 	})
-	if errors.Is(err, errPeeked) {
-		return all, nil
+	if errors.Is(err, errAll) {
+		err = nil
 	}
 	return bits, err
 }
@@ -430,11 +567,7 @@ func (a *Archive) Change(ctx context.Context, from, to uint32, dir uint64, name 
 	if err := errors.Join(err1, err2); err != nil {
 		return chain.Change{}, err
 	}
-	c, ok := d.change(v, w)
-	if ok && d.below == nil && w != nil && c.Below != 0 {
-		c.Below, err = a.peek(ctx, from, to, c.New.Dir, nil)
-		ok = c.Below != 0
-	}
+	c, ok, err := a.change(ctx, d, v, w, nil)
 	if err == nil && !ok {
 		err = fs.ErrNotExist
 	}
@@ -512,12 +645,13 @@ func (c *children) take() *index.Node {
 type pairDiff struct {
 	from, to *tree
 	fromDir  int64
+	toDir    int64
 	below    map[int64]uint8 // of directories in the line of both; nil if that is not known
 	back     bool            // below is for the other direction
 }
 
 func (a *Archive) pairDiff(ctx context.Context, from, to uint32, dir uint64) (*pairDiff, error) {
-	d := new(pairDiff)
+	d := &pairDiff{toDir: int64(dir)}
 	for _, side := range []struct {
 		tree   **tree
 		number uint32
@@ -538,14 +672,14 @@ func (a *Archive) pairDiff(ctx context.Context, from, to uint32, dir uint64) (*p
 		d.below, err = a.changedDirs(ctx, d.from.line, first, last)
 		return d, err
 	}
-	return d, d.elsewhere(ctx, int64(dir))
+	return d, d.elsewhere(ctx)
 }
 
 // elsewhere finds the directory in a line that has other numbers.
-func (d *pairDiff) elsewhere(ctx context.Context, dir int64) error {
+func (d *pairDiff) elsewhere(ctx context.Context) error {
 	var p chain.Path
 	err := d.to.line.do(ctx, d.to.ord, func(c *index.Catalog) (err error) {
-		p, err = c.PathOf(ctx, dir)
+		p, err = c.PathOf(ctx, d.toDir)
 		return err
 	})
 	if err != nil {
@@ -587,16 +721,17 @@ func (d *pairDiff) change(v, w *index.Node) (c chain.Change, differs bool) {
 
 // maxDiffs is how many pairs of points are remembered with the directories in
 // which they differ: at most some 16 MiB each, where that is known at all.
-const maxDiffs = 2
+const maxDiffs = 3
 
-// changedKey names a pair of points of a line.
+// changedKey names a pair of points of a line. from may be everLost.
 type changedKey struct {
 	line     *line
 	from, to int
 }
 
 // changedDirs returns the directories beneath which two points of a line
-// differ, nil if they are too many.
+// differ, or that lost something up to to if from is everLost; nil if they are
+// too many.
 func (a *Archive) changedDirs(ctx context.Context, l *line, from, to int) (map[int64]uint8, error) {
 	k := changedKey{l, from, to}
 	for {
@@ -623,7 +758,11 @@ func (a *Archive) findChanged(ctx context.Context, k changedKey) (map[int64]uint
 	a.mu.Unlock()
 	var dirs map[int64]uint8
 	err := k.line.do(ctx, k.to, func(c *index.Catalog) (err error) {
-		dirs, err = c.Changed(ctx, k.from, k.to)
+		if k.from == everLost {
+			dirs, err = c.Lost(ctx)
+		} else {
+			dirs, err = c.Changed(ctx, k.from, k.to)
+		}
 		return err
 	})
 	if err != nil {

@@ -89,6 +89,7 @@ type Archive struct {
 	taken   map[uint32]string
 	points  []point
 	diffs   []changed // the pair used last is last
+	answers map[beneath]uint8
 }
 
 // point is a chain.Point and where it is.

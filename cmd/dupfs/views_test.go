@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -105,7 +106,9 @@ func testViews(t *testing.T, fullAt int) {
 		case 2:
 			w.sh("rm -rf src/gone src/flip; mkdir -p src/gone/deep; echo 1 > src/gone/deep/file; echo f > src/flip")
 		case 3:
-			w.sh("rm -r src/gone src/flip; mkdir src/flip; echo below > src/flip/below")
+			w.sh("rm -r src/gone src/flip; mkdir src/flip; echo below > src/flip/below; mkdir -p src/turn/deep src/all/left; echo a > src/turn/deep/file; echo b > src/all/left/file")
+		case 5:
+			w.sh("rm -r src/turn; echo f > src/turn; rm src/all/left/file; mkdir src/empty")
 		}
 		verb := "backup"
 		if n == fullAt && n > 0 {
@@ -167,7 +170,17 @@ func checkDeleted(t *testing.T, mnt string, copies []kept) {
 	if len(want) == 0 {
 		t.Fatal("the history deletes nothing")
 	}
-	compareKept(t, "deleted", keep(t, filepath.Join(mnt, "deleted")).files(nil), want)
+	for name := range maps.Clone(want) {
+		for name = filepath.Dir(name); name != "."; name = filepath.Dir(name) {
+			want[name] = "dir" // only those
+		}
+	}
+	for _, name := range []string{"turn/deep/file", "all/left/file", "gone/deep/file"} {
+		if want[name] == "" {
+			t.Errorf("the history does not delete %s", name)
+		}
+	}
+	compareKept(t, "deleted", keep(t, filepath.Join(mnt, "deleted")), want)
 }
 
 // checkChanges compares changes/FROM..TO with what the copies say.
@@ -181,10 +194,16 @@ func checkChanges(t *testing.T, mnt string, copies []kept, points []string, from
 		"modified": now.files(func(name, text string) bool { return is(old, name) && old[name] != text }),
 		"deleted":  old.files(func(name, _ string) bool { return !is(now, name) }),
 	} {
-		compareKept(t, fmt.Sprintf("changes %d..%d %s", from, to, class), keep(t, filepath.Join(dir, class)).files(nil), want)
-	}
-	if _, err := os.Lstat(filepath.Join(dir, "modified", "same")); err == nil {
-		t.Errorf("changes %d..%d show a directory in which nothing changed", from, to)
+		got := keep(t, filepath.Join(dir, class))
+		compareKept(t, fmt.Sprintf("changes %d..%d %s", from, to, class), got.files(nil), want)
+		for name, text := range got {
+			if text != "dir" || class == "added" && old[name] != "dir" || class == "deleted" && now[name] != "dir" {
+				continue // a directory itself was added or deleted
+			}
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(got)), func(n string) bool { return strings.HasPrefix(n, name+"/") }) {
+				t.Errorf("changes %d..%d %s shows the directory %s, in which nothing was", from, to, class, name)
+			}
+		}
 	}
 }
 
