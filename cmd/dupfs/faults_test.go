@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,80 +16,6 @@ import (
 	"time"
 )
 
-// toxic is a fault of the network as Toxiproxy makes it.
-type toxic struct {
-	Type       string         `json:"type"`
-	Stream     string         `json:"stream"`
-	Attributes map[string]any `json:"attributes"`
-}
-
-// wire is a connection to a server that can be made to fail.
-type wire struct {
-	t       *testing.T
-	control string // URL of the proxy
-	address string // where the server seems to be
-}
-
-// newWire puts Toxiproxy before a server.
-func newWire(t *testing.T, name string, up *url.URL) *wire {
-	t.Helper()
-	name = fmt.Sprintf("%s-%d", name, os.Getpid())
-	base := server(t, "TOXIPROXY")
-	w := &wire{t: t, control: base + "/proxies/" + name}
-	var made struct{ Listen string }
-	w.call(http.MethodPost, base+"/proxies", map[string]any{"name": name, "listen": "127.0.0.1:0", "upstream": up.Host, "enabled": true}, &made)
-	w.address = made.Listen
-	t.Cleanup(func() { w.call(http.MethodDelete, w.control, nil, nil) })
-	return w
-}
-
-func (w *wire) call(method, target string, in, out any) {
-	w.t.Helper()
-	body, err := json.Marshal(in)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r, err := http.NewRequest(method, target, bytes.NewReader(body))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode >= 300 {
-		w.t.Fatalf("%s %s: %d %s", method, target, resp.StatusCode, text)
-	}
-	if out != nil {
-		if err := json.Unmarshal(text, out); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-}
-
-// fault lets the wire fail until mend is called. No toxics: nobody listens.
-func (w *wire) fault(toxics []toxic) (mend func()) {
-	w.t.Helper()
-	if len(toxics) == 0 {
-		w.call(http.MethodPost, w.control, map[string]any{"enabled": false}, nil)
-		return func() { w.call(http.MethodPost, w.control, map[string]any{"enabled": true}, nil) }
-	}
-	for _, x := range toxics {
-		w.call(http.MethodPost, w.control+"/toxics", map[string]any{
-			"name": x.Type + x.Stream, "type": x.Type, "stream": x.Stream, "toxicity": 1, "attributes": x.Attributes,
-		}, nil)
-	}
-	return func() {
-		w.t.Helper()
-		for _, x := range toxics {
-			w.call(http.MethodDelete, w.control+"/toxics/"+x.Type+x.Stream, nil, nil)
-		}
-	}
-}
-
 // faults are what a network does. sound: it must not keep a command from
 // success; down: it must.
 var faults = []struct {
@@ -99,22 +24,22 @@ var faults = []struct {
 	sound, down bool
 }{
 	{name: "latency", sound: true, toxics: []toxic{
-		{"latency", "downstream", map[string]any{"latency": 30, "jitter": 10}}}},
+		{"latency", "downstream", map[string]int{"latency": 30, "jitter": 10}}}},
 	{name: "bandwidth", sound: true, toxics: []toxic{
-		{"bandwidth", "downstream", map[string]any{"rate": 2000}}, {"bandwidth", "upstream", map[string]any{"rate": 2000}}}},
+		{"bandwidth", "downstream", map[string]int{"rate": 2000}}, {"bandwidth", "upstream", map[string]int{"rate": 2000}}}},
 	{name: "small pieces", sound: true, toxics: []toxic{
-		{"slicer", "downstream", map[string]any{"average_size": 1000, "size_variation": 500, "delay": 10}}}},
+		{"slicer", "downstream", map[string]int{"average_size": 1000, "size_variation": 500, "delay": 10}}}},
 	{name: "bodies cut short", sound: true, toxics: []toxic{
-		{"limit_data", "downstream", map[string]any{"bytes": 700_000}}}},
+		{"limit_data", "downstream", map[string]int{"bytes": 700_000}}}},
 	{name: "uploads cut short", toxics: []toxic{
-		{"limit_data", "upstream", map[string]any{"bytes": 300_000}}}},
+		{"limit_data", "upstream", map[string]int{"bytes": 300_000}}}},
 	{name: "reset in a body", toxics: []toxic{
-		{"bandwidth", "downstream", map[string]any{"rate": 1000}}, {"bandwidth", "upstream", map[string]any{"rate": 1000}},
-		{"reset_peer", "downstream", map[string]any{"timeout": 400}}}},
+		{"bandwidth", "downstream", map[string]int{"rate": 1000}}, {"bandwidth", "upstream", map[string]int{"rate": 1000}},
+		{"reset_peer", "downstream", map[string]int{"timeout": 400}}}},
 	{name: "answers lost", down: true, toxics: []toxic{
-		{"timeout", "downstream", map[string]any{"timeout": 500}}}},
+		{"timeout", "downstream", map[string]int{"timeout": 500}}}},
 	{name: "silence", down: true, toxics: []toxic{
-		{"timeout", "downstream", map[string]any{"timeout": 0}}}},
+		{"timeout", "downstream", map[string]int{"timeout": 0}}}},
 	{name: "refused", down: true},
 }
 
