@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // notify tells systemd how a service of Type=notify fares, if it runs us.
@@ -28,14 +31,40 @@ func (e *environ) notify(state string) error {
 	return err
 }
 
-// showInFileManager opens a directory in the file manager of the desktop.
+// showTime is how long the file manager has to say that it cannot be shown.
+const showTime = 5 * time.Second
+
+// showInFileManager opens a directory in the file manager of the desktop. It may be
+// the file manager itself that is begun, which stays: that is not waited for.
 func (e *environ) showInFileManager(dir string) {
 	program := "xdg-open"
 	if runtime.GOOS == "darwin" {
 		program = "open"
 	}
-	if out, err := exec.Command(program, dir).CombinedOutput(); err != nil {
-		e.warn("%s %s: %v %s", program, printable(dir), err, strings.TrimSpace(string(out)))
+	var said string
+	ended := make(chan error, 1)
+	cmd := exec.Command(program, dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it is no part of this command
+	out, err := os.CreateTemp("", "dupfs-open")          // a pipe would break when this command ends
+	if err == nil {
+		defer out.Close()
+		_ = os.Remove(out.Name())
+		cmd.Stdout, cmd.Stderr = out, out
+	}
+	if err = cmd.Start(); err == nil {
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err = <-ended:
+		case <-time.After(showTime):
+		}
+		if err != nil && out != nil {
+			text := make([]byte, 1000)
+			n, _ := out.ReadAt(text, 0)
+			said = strings.TrimSpace(string(text[:n]))
+		}
+	}
+	if err != nil {
+		e.warn("%s %s: %v %s", program, printable(dir), err, said)
 	}
 }
 
