@@ -1,5 +1,6 @@
 #!/bin/bash
-# check.sh    gofmt, go vet, staticcheck and govulncheck; fails if one finds something
+# check.sh    gofmt, go vet, whether it compiles on macOS, staticcheck and govulncheck;
+#             fails if one finds something
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0 # as the product is built, so that nothing is compiled twice
@@ -14,6 +15,9 @@ unformatted=$(git ls-files -z '*.go' | xargs -0 -r gofmt -l)
 
 say go vet
 go vet ./...
+
+say "types on macOS"
+go run ./internal/typecheck darwin/arm64
 
 say "$staticcheck"
 go run "$staticcheck" ./...
