@@ -178,6 +178,7 @@ test)
 	need fish fish
 	need mandoc mandoc
 	need rsync rsync
+	need ncdu ncdu
 	need sshd openssh-server
 	need ssh-keygen openssh-client
 	need curl curl

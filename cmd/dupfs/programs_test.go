@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -28,7 +29,7 @@ import (
 func TestProgramsOnMount(t *testing.T) {
 	need.FUSE(t)
 	need.Root(t) // others cannot make devices, nor read all attributes
-	for _, p := range []string{"rsync", "git", "setfacl", "setfattr"} {
+	for _, p := range []string{"rsync", "git", "setfacl", "setfattr", "ncdu"} {
 		need.Program(t, p)
 	}
 	w := newWorld(t)
@@ -73,8 +74,50 @@ func TestProgramsOnMount(t *testing.T) {
 			}
 		}
 	}
+	for _, dir := range []string{mnt + "/snapshots/latest/.", w.path("copy1")} {
+		countDisk(t, w, dir)
+	}
 	if s := status(t, mnt); s.Mount.Errors != 0 || s.Mount.Pending != 0 {
 		t.Errorf("status: %+v", s.Mount)
+	}
+}
+
+// countDisk adds up what ncdu exports, which must be what du says.
+func countDisk(t *testing.T, w *world, dir string) {
+	t.Helper()
+	var export []json.RawMessage
+	if err := json.Unmarshal([]byte(w.sh("ncdu -0 -o - "+dir)), &export); err != nil || len(export) != 4 {
+		t.Fatalf("ncdu exports %d parts, %v", len(export), err)
+	}
+	linked := map[uint64]bool{}
+	var size, disk int64
+	var add func(raw json.RawMessage)
+	add = func(raw json.RawMessage) {
+		var list []json.RawMessage
+		if json.Unmarshal(raw, &list) == nil { // a directory: itself, and what is in it
+			for _, r := range list {
+				add(r)
+			}
+			return
+		}
+		var e struct {
+			Asize, Dsize int64
+			Ino          uint64
+			Hlnkc        bool
+			ReadError    bool `json:"read_error"`
+		}
+		if err := json.Unmarshal(raw, &e); err != nil || e.ReadError {
+			t.Errorf("ncdu: %s, %v", raw, err)
+		}
+		if !e.Hlnkc || !linked[e.Ino] {
+			size, disk = size+e.Asize, disk+e.Dsize
+		}
+		linked[e.Ino] = linked[e.Ino] || e.Hlnkc
+	}
+	add(export[3])
+	want := w.sh("du -s --block-size=1 --apparent-size " + dir + " | cut -f1; du -s --block-size=1 " + dir + " | cut -f1")
+	if got := fmt.Sprintf("%d\n%d\n", size, disk); got != want || size == 0 || disk == 0 || len(linked) < 2 {
+		t.Errorf("%s: ncdu counts %q, du %q, %d linked", dir, got, want, len(linked))
 	}
 }
 
