@@ -3,7 +3,7 @@
 #
 #   demo   fuse3, and Go where it is missing or too old
 #   test   also stock duplicity, duply, backupninja, rdiff, gnupg of two ages,
-#          a smartcard in software, gnome-keyring, attr, acl, rsync, sshd, a C
+#          a smartcard in software, gnome-keyring, attr, acl, rsync, ncdu, sshd, a C
 #          compiler for the race detector, node, rclone, samba, and in .servers/
 #          (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,

@@ -131,6 +131,23 @@ func TestMountHelperGroup(t *testing.T) {
 	w.dupfs("umount", "mnt")
 }
 
+// TestOpenStays has xdg-open be a file manager that stays: mount --open returns all
+// the same, and leaves it alone.
+func TestOpenStays(t *testing.T) {
+	need.FUSE(t)
+	w := newWorld(t)
+	url := w.url("archive")
+	w.write("src/file", "x")
+	w.dupfs("backup", "--no-encryption", "--current-time", at(0), "src", url)
+	w.sh("mkdir mnt bin; printf '#!/bin/sh\necho $$ > pid; exec sleep 1000\n' > bin/xdg-open; chmod +x bin/xdg-open")
+	path := []string{"PATH=" + w.path("bin") + ":" + os.Getenv("PATH")}
+	if res := w.exec(path, binary, "mount", "--open", "--no-encryption", url, "mnt"); res.code != 0 || res.stderr != "" {
+		t.Errorf("exit %d: %s", res.code, res.stderr)
+	}
+	w.sh("cat mnt/snapshots/latest/file; until [ -s pid ]; do sleep 0.1; done; kill $(cat pid)") // which fails if it is gone
+	w.dupfs("umount", "mnt")
+}
+
 // TestService runs a mount as systemd does, and leaves it alone until it goes.
 func TestService(t *testing.T) {
 	need.FUSE(t)

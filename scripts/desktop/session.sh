@@ -23,6 +23,13 @@ window() {
 # keys KEY...    slowly enough for a busy machine
 keys() { for k in "$@"; do xdotool key --clearmodifiers "$k"; sleep 1; done; }
 go() { keys ctrl+l ctrl+a; xdotool type --delay 20 "$1"; keys Return; }
+# pane: gives the keys to the files, by a click beside them
+pane() {
+	local X Y WIDTH HEIGHT SCREEN WINDOW
+	eval "$(xdotool getactivewindow getwindowgeometry --shell)"
+	xdotool mousemove $((X + WIDTH * 3 / 4)) $((Y + HEIGHT * 3 / 4)) click 1
+	sleep 1
+}
 
 for n in 1 2 3; do convert -size 400x300 plasma:red-blue -pointsize 90 -annotate +150+180 "$n" "photos/picture$n.png"; done
 head -c 3000000 /dev/urandom >photos/film.bin
@@ -50,14 +57,16 @@ for m in "${managers[@]}"; do
 	window "^$first"
 	sleep 3 # small pictures
 	shot "2-$m"
-	xdotool type --delay 50 film
-	keys Escape
+	pane
 	xdotool type --delay 50 film
 	sleep 1
 	shot "3-$m-chosen"
+	keys Escape
+	pane
 	keys ctrl+a ctrl+c
 	go "$HOME/out-$m"
 	window "^out-$m"
+	pane
 	keys ctrl+v
 	for i in {1..150}; do ! diff -r kept "out-$m" >/dev/null || break; sleep 0.2; done
 	shot "4-$m-copied"
@@ -65,6 +74,7 @@ for m in "${managers[@]}"; do
 	say "$m: went to the first point and copied it out"
 	go "$HOME/back/deleted"
 	window '^deleted'
+	pane
 	keys ctrl+a alt+Return
 	sleep 3
 	shot "5-$m-properties"
