@@ -18,11 +18,10 @@ type glob struct {
 
 const ignoreCase = "ignorecase:"
 
-// parseGlob reads a pattern.
-func parseGlob(pattern string) (*glob, error) {
-	fold := len(pattern) >= len(ignoreCase) && strings.EqualFold(pattern[:len(ignoreCase)], ignoreCase)
-	if fold {
-		pattern = pattern[len(ignoreCase):]
+// parseGlob reads a pattern. With fold, case does not matter.
+func parseGlob(pattern string, fold bool) (*glob, error) {
+	if len(pattern) >= len(ignoreCase) && strings.EqualFold(pattern[:len(ignoreCase)], ignoreCase) {
+		fold, pattern = true, pattern[len(ignoreCase):]
 	}
 	if pattern == "" {
 		return nil, fmt.Errorf("%w: it is empty", ErrGlob)
@@ -40,6 +39,24 @@ func parseGlob(pattern string) (*glob, error) {
 		return g, nil
 	}
 	return g, g.compile(pattern, fold)
+}
+
+// parseLiteral reads a path in which no character is special. A slash at its
+// end means nothing.
+func parseLiteral(p string, fold bool) (*glob, error) {
+	if p == "" {
+		return nil, fmt.Errorf("%w: it is empty", ErrGlob)
+	}
+	g := &glob{}
+	if len(p) > 1 {
+		p = strings.TrimSuffix(p, "/")
+	}
+	p = decode(p)
+	if !fold {
+		g.literal(p)
+		return g, nil
+	}
+	return g, g.compile(strings.NewReplacer("*", "[*]", "?", "[?]", "[", "[[]").Replace(p), true)
 }
 
 // literal sets up a pattern without special characters.

@@ -35,8 +35,8 @@ type rule struct {
 // add appends the rules of one option to s.
 func (s *Selection) add(r Rule) error {
 	switch r.Kind {
-	case Glob:
-		return s.addGlob(r.Pattern, r.Include)
+	case Glob, Literal:
+		return s.addGlob(r)
 	case Filelist:
 		return s.addList(r)
 	case Regexp:
@@ -71,27 +71,35 @@ func (s *Selection) back(text string, o opinion) {
 
 // addGlob appends a pattern, which must be able to match something in the
 // source.
-func (s *Selection) addGlob(pattern string, include bool) error {
-	g, err := parseGlob(pattern)
+func (s *Selection) addGlob(r Rule) error {
+	parse := parseGlob
+	if r.Kind == Literal {
+		parse = parseLiteral
+	}
+	g, err := parse(r.Pattern, r.Fold)
 	if err != nil {
-		return &RuleError{pattern, err}
+		return &RuleError{r.Pattern, err}
 	}
 	if _, ok := g.verdict(decode(s.source), true); !ok {
-		return &RuleError{pattern, ErrOutside}
+		return &RuleError{r.Pattern, ErrOutside}
 	}
 	o := func(e *entry) (Verdict, bool) {
 		return Exclude, g.matches(e.text, e.Type == chain.Dir)
 	}
-	if include {
+	if r.Include {
 		o = func(e *entry) (Verdict, bool) { return g.verdict(e.text, e.Type == chain.Dir) }
 	}
-	s.rules = append(s.rules, rule{o, include, pattern})
+	s.rules = append(s.rules, rule{o, r.Include, r.Pattern})
 	return nil
 }
 
 // addRegexp appends a regular expression of Python's.
 func (s *Selection) addRegexp(r Rule) error {
-	match, err := compileRegexp(decode(r.Pattern))
+	pattern := decode(r.Pattern)
+	if r.Fold {
+		pattern = "(?i)" + pattern
+	}
+	match, err := compileRegexp(pattern)
 	if err != nil {
 		return &RuleError{r.Pattern, fmt.Errorf("%w: %v", ErrRegexp, err)}
 	}
@@ -131,6 +139,9 @@ func compileRegexp(pattern string) (func(string) bool, error) {
 
 // addList appends the patterns of a list.
 func (s *Selection) addList(r Rule) error {
+	if r.Lines != Glob && r.Lines != Literal && r.Lines != Regexp {
+		return &RuleError{r.Pattern, fmt.Errorf("lines cannot be of kind %d", r.Lines)}
+	}
 	if r.List == nil {
 		return &RuleError{r.Pattern, fmt.Errorf("the list has no content")}
 	}
@@ -150,7 +161,8 @@ func (s *Selection) addList(r Rule) error {
 		if !ok {
 			continue
 		}
-		if err := s.addGlob(pattern, include); err != nil {
+		one := Rule{Kind: r.Lines, Include: include, Fold: r.Fold, Pattern: pattern}
+		if err := s.add(one); err != nil {
 			return fmt.Errorf("%s: %w", r.Pattern, err)
 		}
 	}

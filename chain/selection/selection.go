@@ -38,7 +38,11 @@ const (
 	Glob Kind = iota
 	// Regexp is --include-regexp and --exclude-regexp: searched in the path.
 	Regexp
-	// Filelist is --include-filelist and --exclude-filelist: globs, one a line.
+	// Literal is --include and --exclude after --filter-literal: a path in
+	// which no character is special. It selects what is below it, too.
+	Literal
+	// Filelist is --include-filelist and --exclude-filelist: a Glob, Literal or
+	// Regexp a line.
 	Filelist
 	// IfPresent is --exclude-if-present: directories that hold that name.
 	// It goes before all other rules.
@@ -54,9 +58,11 @@ const (
 // Rule is one option of the command line.
 type Rule struct {
 	Kind    Kind
-	Include bool      // Glob, Regexp and Filelist; the others always exclude
-	Pattern string    // Glob, Regexp: the pattern. IfPresent: the name. Filelist: its name for errors
+	Include bool      // Glob, Regexp, Literal and Filelist; the others always exclude
+	Fold    bool      // Glob, Regexp, Literal and Filelist: case does not matter
+	Pattern string    // Glob, Regexp, Literal: the pattern. IfPresent: the name. Filelist: its name for errors
 	List    io.Reader // Filelist: its content, read by New
+	Lines   Kind      // Filelist: what its lines are
 	Null    bool      // Filelist: lines end in NUL, not LF
 	Time    int64     // OlderThan: seconds since 1970
 }

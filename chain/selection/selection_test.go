@@ -14,6 +14,7 @@ var dir, file = Facts{Type: chain.Dir}, Facts{Type: chain.File}
 func TestJudge(t *testing.T) {
 	include := func(p string) Rule { return Rule{Include: true, Pattern: p} }
 	exclude := func(p string) Rule { return Rule{Pattern: p} }
+	literal := func(p string) Rule { return Rule{Kind: Literal, Pattern: p} }
 	device := Facts{Type: chain.BlockDevice}
 	for _, tt := range []struct {
 		source string
@@ -50,6 +51,23 @@ func TestJudge(t *testing.T) {
 		{"s", []Rule{{Kind: Regexp, Pattern: `\d{3}(?!foo)`}}, "123foo", file, Include},
 		{"s", []Rule{{Kind: Regexp, Pattern: `(?P<a>.)(?P=a)`}}, "xx", file, Exclude},
 		{"s", []Rule{{Kind: Filelist, List: strings.NewReader("s/a\x00s/b\n\x00"), Null: true}}, "b", file, Exclude},
+		// As duplicity 3.0.4 does it:
+		{"s", []Rule{literal("s/a*")}, "ab", file, Include},
+		{"s", []Rule{literal("s/a*[?]")}, "a*[?]/x", file, Exclude},
+		{"s", []Rule{literal("s/a/")}, "a", file, Exclude},
+		{"s", []Rule{literal("s//a")}, "a", file, Include},
+		{"s", []Rule{literal("s/./a")}, "a", file, Include},
+		{"S", []Rule{{Kind: Literal, Pattern: "s/A*B", Fold: true}}, "a*b/c", file, Exclude},
+		{"S", []Rule{{Kind: Literal, Pattern: "s/A*B", Fold: true}}, "axb", file, Include},
+		{"S", []Rule{{Kind: Literal, Pattern: "s/D/E", Fold: true, Include: true}, exclude("**")}, "d", dir, Scan},
+		{"S", []Rule{{Pattern: "s/[B]?", Fold: true}}, "bx", file, Exclude},
+		{"S", []Rule{{Pattern: "ignorecase:s/b", Fold: true}}, "B", file, Exclude},
+		{"S", []Rule{{Pattern: "s/[!a-z]", Fold: true}}, "B", file, Include},
+		{"S", []Rule{{Kind: Regexp, Pattern: "^s/a", Fold: true}}, "Ab", file, Exclude},
+		{"S", []Rule{{Kind: Regexp, Pattern: "ä(?!c)", Fold: true}}, "Äb", file, Exclude},
+		{"s", []Rule{{Kind: Filelist, Lines: Literal, List: strings.NewReader("+ s/a*/b\n- 's/a*'")}}, "a*/b", file, Include},
+		{"s", []Rule{{Kind: Filelist, Lines: Literal, List: strings.NewReader("+ s/a*/b\n- 's/a*'")}}, "a*/c", file, Exclude},
+		{"s", []Rule{{Kind: Filelist, Lines: Regexp, Fold: true, List: strings.NewReader("\\.O$\n")}}, "a.o", file, Exclude},
 	} {
 		s, err := New(tt.source, tt.rules)
 		if err != nil {
@@ -73,6 +91,12 @@ func TestNewErrors(t *testing.T) {
 		{Rule{Pattern: ""}, ErrGlob},
 		{Rule{Pattern: "src/a", Include: true}, ErrRedundant},
 		{Rule{Kind: Regexp, Pattern: "(?=a"}, ErrRegexp},
+		{Rule{Kind: Literal, Pattern: "**"}, ErrOutside},
+		{Rule{Kind: Literal, Pattern: "ignorecase:src/a"}, ErrOutside},
+		{Rule{Kind: Literal, Pattern: ""}, ErrGlob},
+		{Rule{Kind: Literal, Pattern: "SRC/a"}, ErrOutside},
+		{Rule{Pattern: "SRC/a", Fold: true, Include: true}, ErrRedundant},
+		{Rule{Kind: Filelist, Lines: Regexp, Pattern: "l", List: strings.NewReader("(")}, ErrRegexp},
 		{Rule{Kind: Filelist, Pattern: "l", List: strings.NewReader("x/y")}, ErrOutside},
 		{Rule{Kind: Filelist, Pattern: "l", List: strings.NewReader("+ src/y")}, ErrRedundant},
 	} {
@@ -84,6 +108,9 @@ func TestNewErrors(t *testing.T) {
 	}
 	if _, err := New("src", []Rule{{Kind: Filelist, Pattern: "l"}}); err == nil {
 		t.Error("a list without content was accepted")
+	}
+	if _, err := New("src", []Rule{{Kind: Filelist, Lines: OlderThan, List: strings.NewReader("src")}}); err == nil {
+		t.Error("a list of times was accepted")
 	}
 	if _, err := New("src", []Rule{{Kind: 99}}); err == nil {
 		t.Error("an unknown kind was accepted")

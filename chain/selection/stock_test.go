@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"dupfs/chain"
-	"dupfs/internal/need"
+	"dupfs/internal/stock"
 )
 
 // option is a rule and how duplicity's command line spells it.
@@ -37,31 +37,60 @@ func flag(kind string, include bool) string {
 	return "--exclude" + kind
 }
 
-// stock returns what duplicity selects, or its exit status.
-func stock(t *testing.T, program, dir string, opts []option) ([]string, int) {
-	out, cache := t.TempDir(), t.TempDir()
-	args := []string{"full", "--no-encryption", "--no-compression", "--archive-dir", cache}
+// oracle runs a program like duplicity in a directory.
+type oracle func(dir string, args ...string) (code int, said string)
+
+// loaded returns the duplicity that is installed.
+func loaded(t *testing.T) oracle {
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C.UTF-8"}
+	server := stock.Start(t, env)
+	return func(dir string, args ...string) (int, string) {
+		r := server.Run(t, dir, env, args...)
+		return r.Code, r.Stdout + r.Stderr
+	}
+}
+
+// program returns a duplicity that is run afresh each time.
+func program(t *testing.T, name string) oracle {
+	return func(dir string, args ...string) (int, string) {
+		cmd := exec.Command(name, args...)
+		cmd.Dir = dir
+		text, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatalf("%v: %s", err, text)
+		}
+		return cmd.ProcessState.ExitCode(), string(text)
+	}
+}
+
+// selected returns what duplicity selects, or its exit status.
+func (o oracle) selected(t *testing.T, dir string, opts []option) ([]string, int) {
+	t.Helper()
+	for _, d := range []string{"out", "cache"} {
+		if err := os.RemoveAll(filepath.Join(dir, d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"full", "--no-encryption", "--no-compression", "--archive-dir", "cache"}
 	for i, o := range opts {
 		if o.rule.Kind == Filelist {
-			list := filepath.Join(cache, "list"+strconv.Itoa(i))
-			if err := os.WriteFile(list, []byte(o.list), 0o600); err != nil {
+			list := "list" + strconv.Itoa(i)
+			if err := os.WriteFile(filepath.Join(dir, list), []byte(o.list), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			o.args = []string{flag("-filelist", o.rule.Include), list}
+			o.args = append(o.args, flag("-filelist", o.rule.Include), list)
 		}
 		args = append(args, o.args...)
 	}
-	cmd := exec.Command(program, append(args, "T", "file://"+out)...)
-	cmd.Dir = dir
-	text, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return nil, exit.ExitCode()
+	code, said := o(dir, append(args, "T", "file://out")...)
+	if code == 99 || code < 0 {
+		t.Fatalf("%+v: %s", opts, said)
 	}
-	if err != nil {
-		t.Fatalf("%v: %s", err, text)
+	if code != 0 {
+		return nil, code
 	}
-	return sigtarNames(t, out), 0
+	return sigtarNames(t, filepath.Join(dir, "out")), 0
 }
 
 // sigtarNames lists the only sigtar in dir.
@@ -187,9 +216,9 @@ func makeTree(t *testing.T, dir string, names []string) {
 	}
 }
 
-func compare(t *testing.T, program, dir string, opts []option) {
+func (o oracle) compare(t *testing.T, dir string, opts []option) {
 	t.Helper()
-	want, wantExit := stock(t, program, dir, opts)
+	want, wantExit := o.selected(t, dir, opts)
 	got, gotExit := ours(t, dir, opts)
 	if gotExit != wantExit || !slices.Equal(got, want) {
 		t.Errorf("%+v\n got %q, exit %d\nwant %q, exit %d", opts, got, gotExit, want, wantExit)
@@ -202,9 +231,11 @@ var zoo = []string{
 }
 
 // TestStock runs the rule lists whose outcome is least obvious, and random
-// ones (DUPFS_SELECTION_CASES of them), through duplicity and through us.
+// ones (DUPFS_SELECTION_CASES trees with one or two lists each), through
+// duplicity and through us. DUPFS_DUPLICITY3 may name a program of version 3:
+// then the random ones are given to that, with its --filter- options.
 func TestStock(t *testing.T) {
-	program := need.Program(t, "duplicity")
+	o := loaded(t)
 	dir := t.TempDir()
 	makeTree(t, dir, zoo)
 	all := glob1(false, "**")
@@ -225,7 +256,7 @@ func TestStock(t *testing.T) {
 		{{rule: Rule{Kind: IfPresent, Pattern: "x"}, args: []string{"--exclude-if-present", "x"}}, glob1(true, "T/a/x.md"), all},
 	}
 	for _, opts := range fixed {
-		compare(t, program, dir, opts)
+		o.compare(t, dir, opts)
 	}
 	n := 8
 	if s := os.Getenv("DUPFS_SELECTION_CASES"); s != "" {
@@ -234,14 +265,24 @@ func TestStock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	modes := os.Getenv("DUPFS_DUPLICITY3") != ""
+	if modes {
+		o = program(t, os.Getenv("DUPFS_DUPLICITY3"))
+	}
 	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("DUPFS_SELECTION_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range n {
 		t.Run(fmt.Sprintf("random %d", seed+uint64(i)), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed+uint64(i), 0))
 			dir := t.TempDir()
 			makeTree(t, dir, randomTree(rng))
 			for range 1 + rng.IntN(2) {
-				compare(t, program, dir, randomRules(rng))
+				o.compare(t, dir, randomRules(rng, modes))
 			}
 		})
 	}
@@ -273,7 +314,33 @@ func randomPattern(rng *rand.Rand) string {
 	return p + pick(rng, "", "", "", "/")
 }
 
-func randomRules(rng *rand.Rand) []option {
+// randomMode sets how the patterns of a rule are read, and spells that as
+// duplicity 3 does. What an earlier rule has set it sets back.
+func randomMode(rng *rand.Rand, o option) option {
+	args := []string{"--filter-globbing", "--filter-strictcase"}
+	kind := Glob
+	switch rng.IntN(3) {
+	case 0:
+		kind, args[0] = Literal, "--filter-literal"
+	case 1:
+		kind, args[0] = Regexp, "--filter-regexp"
+	}
+	if rng.IntN(2) == 0 {
+		o.rule.Fold, args[1] = true, "--filter-ignorecase"
+	}
+	rng.Shuffle(2, func(i, j int) { args[i], args[j] = args[j], args[i] })
+	switch o.rule.Kind {
+	case Glob:
+		o.rule.Kind = kind
+	case Filelist:
+		o.rule.Lines = kind
+	}
+	o.args = append(args, o.args...)
+	return o
+}
+
+// randomRules returns options; with modes, each may set how it is read.
+func randomRules(rng *rand.Rand, modes bool) []option {
 	var opts []option
 	for range 1 + rng.IntN(4) {
 		include := rng.IntN(2) == 0
@@ -299,6 +366,14 @@ func randomRules(rng *rand.Rand) []option {
 	}
 	if rng.IntN(4) > 0 {
 		opts = append(opts, glob1(false, pick(rng, "**", "T", "T/**", randomPattern(rng))))
+	}
+	for i := range opts {
+		if modes {
+			opts[i] = randomMode(rng, opts[i])
+		}
+	}
+	if modes { // without one that is not the default they are refused
+		opts[0].args = append([]string{"--filter-literal"}, opts[0].args...)
 	}
 	return opts
 }

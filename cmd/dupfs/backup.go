@@ -47,10 +47,10 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			dryRunFlag(), currentTimeFlag(),
 		}),
 		Action: func(c *cli.Context) error {
-			if rules.err != nil {
-				return rules.err
+			if err := rules.check(); err != nil {
+				return err
 			}
-			return runBackup(c.Context, e, c, name, rules.rules)
+			return runBackup(c.Context, e, c, name, rules)
 		},
 	}
 }
@@ -61,6 +61,18 @@ func selectionFlags(rules *ruleList) []cli.Flag {
 	list := func(name, usage string, kind selection.Kind, include bool, aliases ...string) cli.Flag {
 		return &cli.GenericFlag{Name: name, Aliases: aliases, Usage: usage, Value: &ruleFlag{list: rules, kind: kind, include: include}}
 	}
+	alone := func(name, usage string, kind selection.Kind) cli.Flag {
+		return placedSwitch(name, usage, func() { rules.add(selection.Rule{Kind: kind}) })
+	}
+	filter := func(name, usage string, set func()) cli.Flag {
+		return placedSwitch(name, usage, func() {
+			set()
+			rules.filters, rules.trailing = append(rules.filters, "--"+name), "--"+name
+		})
+	}
+	mode := func(name, usage string, kind selection.Kind) cli.Flag {
+		return filter(name, usage, func() { rules.mode = kind })
+	}
 	return []cli.Flag{
 		list("include", "`PATTERN` of what is backed up", selection.Glob, true),
 		list("exclude", "`PATTERN` of what is not; the first that matches decides", selection.Glob, false),
@@ -70,8 +82,13 @@ func selectionFlags(rules *ruleList) []cli.Flag {
 		list("exclude-filelist", "`FILE` of patterns", selection.Filelist, false, "exclude-globbing-filelist"),
 		list("exclude-if-present", "leave directories out that have an entry called `NAME`", selection.IfPresent, false),
 		list("exclude-older-than", "leave files out that were changed before `TIME`", selection.OlderThan, false),
-		&cli.BoolFlag{Name: "exclude-device-files", Usage: "leave devices out"},
-		&cli.BoolFlag{Name: "exclude-other-filesystems", Usage: "stay on the source's file system"},
+		alone("exclude-device-files", "leave devices out", selection.DeviceFiles),
+		alone("exclude-other-filesystems", "stay on the source's file system", selection.OtherFilesystems),
+		mode("filter-globbing", "patterns that follow are shell patterns, as without this", selection.Glob),
+		mode("filter-literal", "patterns that follow are paths in which no character is special", selection.Literal),
+		mode("filter-regexp", "patterns that follow are regular expressions", selection.Regexp),
+		filter("filter-ignorecase", "case does not matter in what follows", func() { rules.fold = true }),
+		filter("filter-strictcase", "case matters in what follows, as without this", func() { rules.fold = false }),
 		&cli.BoolFlag{Name: "null-separator", Usage: "lines of file lists end in NUL"},
 	}
 }
@@ -81,6 +98,35 @@ type ruleList struct {
 	env   *environ
 	rules []selection.Rule
 	err   error // a list could not be read
+	// How the next patterns are read: duplicity's --filter- options.
+	mode     selection.Kind // Glob, Literal or Regexp
+	fold     bool
+	filters  []string // the options that said so
+	trailing string   // the last one, if nothing has followed it yet
+}
+
+// add appends a rule.
+func (l *ruleList) add(r selection.Rule) { l.rules, l.trailing = append(l.rules, r), "" }
+
+// check returns what was wrong with the options. As for duplicity, a --filter-
+// option without effect is a mistake.
+func (l *ruleList) check() error {
+	if l.err != nil {
+		return l.err
+	}
+	if l.trailing != "" {
+		err := worded(fmt.Errorf("%s has no effect: no pattern follows it", l.trailing), "",
+			"The last file selection option is the filter option %s, which will have no\neffect as there are no subsequent file selection options. Exiting because\nthis probably isn't what you meant.", l.trailing)
+		return fail(exitTrailingFilter, err, "it is for the patterns behind it: move it in front of them")
+	}
+	special := func(f string) bool { return f != "--filter-globbing" && f != "--filter-strictcase" }
+	if len(l.filters) > 0 && !slices.ContainsFunc(l.filters, special) {
+		all := slices.Compact(slices.Sorted(slices.Values(l.filters)))
+		err := worded(fmt.Errorf("%s has no effect: patterns are read so anyway", strings.Join(all, ", ")), "",
+			"Only these filter mode options were specified:\n    %s\nCase sensitive globbing is the default behaviour and so this has no effect.\nExiting because this probably isn't what you meant.", strings.Join(all, ", "))
+		return fail(exitRedundantFilter, err, "leave it out, or say before it where patterns are read otherwise")
+	}
+	return nil
 }
 
 // ruleFlag adds one kind of rule to a list.
@@ -96,6 +142,10 @@ func (f *ruleFlag) String() string { return "" }
 func (f *ruleFlag) Set(value string) error {
 	r := selection.Rule{Kind: f.kind, Include: f.include, Pattern: value}
 	switch f.kind {
+	case selection.Glob:
+		r.Kind, r.Fold = f.list.mode, f.list.fold
+	case selection.Regexp:
+		r.Fold = f.list.fold
 	case selection.Filelist:
 		text, err := os.ReadFile(value)
 		if err != nil {
@@ -106,7 +156,7 @@ func (f *ruleFlag) Set(value string) error {
 			f.list.err = fail(exitFilelist, fmt.Errorf("file list: %w", err), "name a file that is there")
 			return nil
 		}
-		r.List = strings.NewReader(string(text))
+		r.List, r.Lines, r.Fold = strings.NewReader(string(text)), f.list.mode, f.list.fold
 	case selection.OlderThan:
 		t, err := when.Parse(value, f.list.env.now(), time.Local)
 		if err != nil {
@@ -114,21 +164,39 @@ func (f *ruleFlag) Set(value string) error {
 		}
 		r.Time = t.Unix()
 	}
-	f.list.rules = append(f.list.rules, r)
+	f.list.add(r)
+	return nil
+}
+
+// placed is an option without a value that means something for those that
+// follow it.
+type placed struct{ *cli.GenericFlag }
+
+// placedSwitch returns an option that does something where it stands.
+func placedSwitch(name, usage string, do func()) cli.Flag {
+	return placed{&cli.GenericFlag{Name: name, Usage: usage, Value: placedValue(do)}}
+}
+
+func (placed) TakesValue() bool { return false }
+func (f placed) String() string { return cli.FlagStringer(f) }
+
+// placedValue implements flag.Value and is set by an option without a value.
+type placedValue func()
+
+func (placedValue) String() string   { return "" }
+func (placedValue) IsBoolFlag() bool { return true }
+
+// Set implements flag.Value.
+func (do placedValue) Set(string) error {
+	do()
 	return nil
 }
 
 // selectionOf returns the selection for a source.
-func selectionOf(c *cli.Context, src string, rules []selection.Rule) (*selection.Selection, error) {
-	rules = slices.Clone(rules)
+func selectionOf(c *cli.Context, src string, list *ruleList) (*selection.Selection, error) {
+	rules := slices.Clone(list.rules)
 	for i := range rules {
 		rules[i].Null = c.Bool("null-separator")
-	}
-	if c.Bool("exclude-device-files") {
-		rules = append(rules, selection.Rule{Kind: selection.DeviceFiles})
-	}
-	if c.Bool("exclude-other-filesystems") {
-		rules = append(rules, selection.Rule{Kind: selection.OtherFilesystems})
 	}
 	s, err := selection.New(src, rules)
 	if err != nil {
@@ -137,10 +205,13 @@ func selectionOf(c *cli.Context, src string, rules []selection.Rule) (*selection
 	return s, nil
 }
 
-// Duplicity's exit statuses for a bad --files-from.
+// Duplicity's exit statuses for --filter- options without effect, and for a bad
+// --files-from.
 const (
-	exitAbsolutePath = 72
-	exitEmptyList    = 73
+	exitRedundantFilter = 70
+	exitTrailingFilter  = 71
+	exitAbsolutePath    = 72
+	exitEmptyList       = 73
 )
 
 // filesFrom reads the list of --files-from, nil if there is none.
@@ -188,7 +259,7 @@ func selectionStatus(err error) int {
 	return exitUsage
 }
 
-func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rules []selection.Rule) error {
+func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rules *ruleList) error {
 	args, err := positionals(c, 2, 2, "SOURCE URL")
 	if err != nil {
 		return err

@@ -277,6 +277,14 @@ func (c *config) optionsFor(app *cli.App, cmd *cli.Command, a *namedArchive) (be
 			if on {
 				before = append(before, "--"+s.key)
 			}
+		case placed:
+			on, err := yes(s.value)
+			if err != nil {
+				return nil, nil, c.wrong(s.line, "", "%s: %v", s.key, err)
+			}
+			if on {
+				behind = append(behind, "--"+s.key)
+			}
 		case *cli.StringSliceFlag, *cli.GenericFlag:
 			behind = append(behind, "--"+s.key+"="+s.value)
 		default:

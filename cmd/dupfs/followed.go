@@ -115,7 +115,7 @@ Useful file specifications begin with the base directory or some
 pattern (such as '**') which matches the base directory.`, rule.Rule, selection.Source(src))
 	case errors.Is(err, selection.ErrRedundant):
 		what := "Command-line include glob: "
-		if n := len(rules); n > 0 && rules[n-1].Kind == selection.Regexp {
+		if n := len(rules); n > 0 && (rules[n-1].Kind == selection.Regexp || rules[n-1].Lines == selection.Regexp) {
 			what = "Regular expression: "
 		}
 		return worded(err, "", `Last selection expression:

@@ -41,11 +41,6 @@ func refusedOptions() map[string]string {
 		"include-filelist-stdin": "give --include-filelist /dev/stdin",
 		"fail-on-volume":         "this is for duplicity's own tests",
 		"skip-volume":            "this is for duplicity's own tests",
-		"filter-globbing":        "patterns are always globbing: see --include-regexp for others",
-		"filter-literal":         "patterns are always globbing: see --include-regexp for others",
-		"filter-regexp":          "give --include-regexp and --exclude-regexp",
-		"filter-ignorecase":      "begin a pattern with ignorecase:",
-		"filter-strictcase":      "patterns mind the case unless they begin with ignorecase:",
 		"use-gpgsm":              "archives are in OpenPGP, not S/MIME",
 	}
 }

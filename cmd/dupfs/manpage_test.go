@@ -146,3 +146,50 @@ func TestManualSelections(t *testing.T) {
 		b.sh("rm -rf stock dupfs")
 	}
 }
+
+// Duplicity 3's --filter- options say how the patterns that follow are read.
+// What is selected, and the statuses, are those of duplicity 3.0.4.
+func TestFilters(t *testing.T) {
+	w := newWorld(t)
+	w.sh(`mkdir -p T/a/b T/UP; touch T/top.py 'T/w[1].txt' T/w1.txt T/a/x.md T/a/b/d.py 'T/a*b' T/axb T/UP/low T/UP/LOW
+		printf '%s\n' 'T/a*b' '+ T/UP' '- T/w[1].txt' > list; printf '%s\n' '+ ^t/a' '\.PY$' > regexps`)
+	for _, test := range []struct {
+		options string
+		code    int
+		want    string
+	}{
+		{"--filter-literal --include T/a*b --filter-globbing --exclude **", 0, "a*b"},
+		{"--filter-lit --exclude T/a --filter-ignorecase --exclude t/W[1].TXT --filter-strictcase --exclude T/up", 0, "UP UP/LOW UP/low a*b axb top.py w1.txt"},
+		{"--filter-ignorecase --exclude T/A*", 0, "UP UP/LOW UP/low top.py w1.txt w[1].txt"},
+		{"--filter-ignorecase --filter-regexp --exclude ^t/A", 0, "UP UP/LOW UP/low top.py w1.txt w[1].txt"},
+		{"--filter-ignorecase --exclude-regexp /LOW$ --exclude-filelist list", 0, "UP a a/b a/b/d.py a/x.md top.py w[1].txt"},
+		{"--filter-literal --include-filelist list --exclude T", 0, "UP UP/LOW UP/low a*b"},
+		{"--filter-regexp --filter-ignorecase --exclude-filelist regexps", 0, "UP UP/LOW UP/low a a*b a/b a/b/d.py a/x.md axb w1.txt w[1].txt"},
+		{"--filter-literal --exclude t/a", 14, ""},
+		{"--filter-ignorecase --include t/a", 16, ""},
+		{"--filter-globbing --exclude T/a", 70, ""},
+		{"--exclude T/a --filter-strictcase --filter-globbing --exclude T/UP", 70, ""},
+		{"--filter-literal", 71, ""},
+		{"--filter-literal --exclude T/a --filter-globbing", 71, ""},
+	} {
+		r := w.exec(nil, binary, append(strings.Fields(test.options), "full", "--no-encryption", "T", w.url("a"))...)
+		if r.code != test.code {
+			t.Errorf("%s: exit %d, want %d\n%s", test.options, r.code, test.code, r.stderr)
+		}
+		if r.code != 0 {
+			continue
+		}
+		got := strings.Fields(w.dupfs("ls", "-R", w.url("a")))[1:]
+		slices.Sort(got)
+		if want := strings.Fields(test.want); !slices.Equal(got, want) {
+			t.Errorf("%s: stored %q, want %q", test.options, got, want)
+		}
+		w.sh("rm -r a")
+	}
+	// What the configuration has is read as it stands there.
+	w.write("home/.config/dupfs/config", "no-encryption = yes\n[t]\nurl = "+w.url("named")+"\nsource = "+w.path("T")+"\nexclude = "+w.path("T/a*")+"\nfilter-literal = on\nexclude = "+w.path("T/UP")+"\n")
+	w.dupfs("backup", "t", "--filter-regexp", "--exclude", "y$")
+	if got, want := w.dupfs("ls", "-R", "t"), ".\nw1.txt\nw[1].txt\n"; got != want {
+		t.Errorf("of what is configured %q is stored, want %q", got, want)
+	}
+}

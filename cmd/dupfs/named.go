@@ -69,6 +69,10 @@ func (e *environ) name(app *cli.App, argv []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	filters := func(o string) bool { return strings.HasPrefix(o, "--filter-") }
+	if len(behind) > 0 && slices.ContainsFunc(options, filters) { // they were not for what the file has
+		behind = slices.Concat([]string{"--filter-globbing", "--filter-strictcase"}, behind)
+	}
 	return slices.Concat(argv[:1], before, options, behind, []string{"--"}, positionals), nil
 }
 

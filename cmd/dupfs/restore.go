@@ -176,11 +176,16 @@ dupfs verify --all-points URL                    # every version of every file`,
 			&cli.BoolFlag{Name: "compare-data", Usage: "compare entries, attributes and contents with DIR"},
 			jsonFlag(), currentTimeFlag(),
 		}),
-		Action: func(c *cli.Context) error { return runVerify(c.Context, e, c, rules.rules) },
+		Action: func(c *cli.Context) error {
+			if err := rules.check(); err != nil {
+				return err
+			}
+			return runVerify(c.Context, e, c, rules)
+		},
 	}
 }
 
-func runVerify(ctx context.Context, e *environ, c *cli.Context, rules []selection.Rule) error {
+func runVerify(ctx context.Context, e *environ, c *cli.Context, rules *ruleList) error {
 	if audits(c) {
 		return runAudit(ctx, e, c)
 	}
@@ -261,7 +266,7 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context, rules []selectio
 // skipUnselected returns what tells the entries of a directory that the rules
 // leave out: for verify, as for duplicity, they are not there. Nil: none is. top
 // is what of the archive is compared with the directory.
-func skipUnselected(c *cli.Context, dir string, top chain.Path, rules []selection.Rule) (func(chain.Path, chain.Type) bool, error) {
+func skipUnselected(c *cli.Context, dir string, top chain.Path, rules *ruleList) (func(chain.Path, chain.Type) bool, error) {
 	if dir == "" {
 		return nil, nil
 	}
