@@ -54,26 +54,26 @@ func statAt(dir int, name string) *onDisk {
 func (v *verify) comparison(c *check, n *chain.Node, d *onDisk) {
 	switch {
 	case n == nil:
-		c.text = "New file " + c.path.String()
+		c.text = "New file " + c.shown.String()
 		return
 	case d == nil:
-		c.text = fmt.Sprintf("File %s is missing", c.path)
+		c.text = fmt.Sprintf("File %s is missing", c.shown)
 		return
 	case d.err != nil:
 		c.err = d.err
 		return
 	case n.Type != d.typ:
-		c.text = fmt.Sprintf("File %s has type %s, expected %s", c.path, typeWord(d.typ), typeWord(n.Type))
+		c.text = fmt.Sprintf("File %s has type %s, expected %s", c.shown, typeWord(d.typ), typeWord(n.Type))
 		return
 	case n.Type == chain.Symlink:
-		c.text, c.err = linkText(c.path, n, d)
+		c.text, c.err = linkText(c.shown, n, d)
 		return
 	}
-	if c.text = v.attrText(c.path, n, d); c.text != "" || n.Type != chain.File {
+	if c.text = v.attrText(c.shown, n, d); c.text != "" || n.Type != chain.File {
 		return
 	}
 	if n.Size >= 0 && n.Size != d.st.Size {
-		c.text = differentData(c.path)
+		c.text = differentData(c.shown)
 		return
 	}
 	fd, err := unix.Openat(d.dir, d.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,9 @@ type verify struct {
 	forest  chain.Forest
 	tree    chain.Tree
 	o       VerifyOptions
-	compare bool
+	walk    bool       // what is in the target counts
+	compare bool       // and is compared
+	at      chain.Path // what is verified: texts name paths below it
 	owners  *owners
 	rep     VerifyReport
 
@@ -37,8 +40,9 @@ type verify struct {
 
 // check is one path to verify.
 type check struct {
-	path chain.Path
-	node chain.Node // of the archive
+	path  chain.Path
+	shown chain.Path // as texts have it
+	node  chain.Node // of the archive
 	// again says that the path had a check before: this is about its listing.
 	again bool
 	file  *os.File // open, if its content is to be compared
@@ -54,7 +58,8 @@ type check struct {
 // byte, and checks its hash if that is known. With CompareData, and if target is
 // not "", it also compares the tree with target, which stands for path: what
 // exists, types, modes, owners, times, links, device numbers, content, and the
-// extended attributes that the archive has.
+// extended attributes that the archive has; the texts of differences name paths
+// as seen from path. Without CompareData, what is in target is merely counted.
 //
 // What differs or cannot be read is told and counted, and the rest goes on: look
 // at the report. An error is what ends it all: a path that the tree does not have
@@ -68,7 +73,7 @@ func Verify(ctx context.Context, f chain.Forest, t chain.Tree, path chain.Path, 
 		o.Location = time.Local
 	}
 	v := &verify{
-		forest: f, tree: t, o: o, compare: o.CompareData && target != "",
+		forest: f, tree: t, o: o, walk: target != "", compare: o.CompareData && target != "", at: path,
 		owners: newOwners(o.NumericOwner),
 		work:   make(chan *check), order: make(chan *check, maxChecks),
 	}
@@ -198,7 +203,7 @@ func (v *verify) read(ctx context.Context, s *streamer, c *check, buf []byte) er
 	case diskErr != nil:
 		return diskErr
 	case c.file != nil && !same && c.text == "":
-		c.text = differentData(c.path)
+		c.text = differentData(c.shown)
 	}
 	return nil
 }
@@ -214,14 +219,14 @@ func equalAt(f *os.File, off int64, p, buf []byte) (bool, error) {
 
 // top verifies the entry at path against target.
 func (v *verify) top(ctx context.Context, n chain.Node, path chain.Path, target string) error {
-	if !v.compare {
+	if !v.walk {
 		return v.entry(ctx, &n, nil, path, map[uint64]bool{})
 	}
 	if n.Type == chain.Symlink {
 		return v.entry(ctx, &n, statAt(unix.AT_FDCWD, target), path, map[uint64]bool{})
 	}
 	real, err := resolve(target)
-	if err != nil {
+	if err != nil && v.compare {
 		return err
 	}
 	return v.entry(ctx, &n, statAt(unix.AT_FDCWD, real), path, map[uint64]bool{})
@@ -242,7 +247,7 @@ func resolve(target string) (string, error) {
 
 // entry verifies n against d, either of which may be nil, and what is below.
 func (v *verify) entry(ctx context.Context, n *chain.Node, d *onDisk, path chain.Path, above map[uint64]bool) error {
-	c := &check{path: path}
+	c := &check{path: path, shown: v.below(path)}
 	if n != nil {
 		c.node = *n
 	}
@@ -259,7 +264,7 @@ func (v *verify) entry(ctx context.Context, n *chain.Node, d *onDisk, path chain
 	fd := -1
 	if d != nil && d.err == nil && d.typ == chain.Dir {
 		var err error
-		if fd, err = unix.Openat(d.dir, d.name, dirFlags|unix.O_NOFOLLOW, 0); err != nil {
+		if fd, err = unix.Openat(d.dir, d.name, dirFlags|unix.O_NOFOLLOW, 0); err != nil && v.compare {
 			c.err = errors.Join(c.err, wrap("open directory", err))
 		}
 	}
@@ -276,11 +281,19 @@ func (v *verify) entry(ctx context.Context, n *chain.Node, d *onDisk, path chain
 	return v.children(ctx, n, inTree, fd, path, above)
 }
 
+// below returns a path as seen from what is verified.
+func (v *verify) below(p chain.Path) chain.Path {
+	if v.at == chain.Root {
+		return p
+	}
+	return chain.Path(strings.TrimPrefix(string(p[len(v.at):]), "/"))
+}
+
 // children verifies what is in a directory on either side: of the tree if
 // inTree, and the open one unless fd is -1.
 func (v *verify) children(ctx context.Context, n *chain.Node, inTree bool, fd int, path chain.Path, above map[uint64]bool) error {
 	names, err := namesOf(fd)
-	if err != nil {
+	if err != nil && v.compare {
 		if err := v.send(ctx, &check{path: path, again: true, err: err}); err != nil {
 			return err
 		}

@@ -44,6 +44,8 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			&cli.BoolFlag{Name: "no-files-changed", Usage: "leave the list of changed files out of the manifest"},
 			&cli.IntFlag{Name: "max-blocksize", Hidden: true, Usage: "longest block of a signature, in `BYTES`"},
 			&cli.IntFlag{Name: "concurrency", Value: 1, Usage: "volumes uploaded at a time"},
+			&cli.BoolFlag{Name: "progress", Usage: "say how far it is, in duplicity's manner, also where there is no terminal"},
+			&cli.IntFlag{Name: "progress-rate", Value: 3, Usage: "say so every `SECONDS`"},
 			dryRunFlag(), currentTimeFlag(),
 		}),
 		Action: func(c *cli.Context) error {
@@ -548,11 +550,19 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	if base != nil {
 		on = &baseAdapter{base}
 	}
-	size := e.count(ctx, func(ctx context.Context) (int64, error) { return sourceSize(ctx, src, sel) })
+	size := e.count(ctx, c.Bool("progress"), func(ctx context.Context) (int64, error) { return sourceSize(ctx, src, sel) })
 	defer size.stop()
-	stop := e.follow("backup", func() progress { return backupProgress(p, base == nil, size) })
+	poll := func() progress { return backupProgress(p, base == nil, size) }
+	stop, ticked := func() {}, func(bool) {}
+	if c.Bool("progress") {
+		ticked = e.ticks(c, p, poll)
+	}
+	if !c.Bool("progress") || !e.duplicity {
+		stop = e.follow("backup", poll)
+	}
 	stats, err := backup.Run(ctx, src, a.store, on, o)
 	stop()
+	ticked(err == nil)
 	if stats.JournalErr != nil {
 		e.note(fmt.Sprintf("the journal: %v", stats.JournalErr))
 	}

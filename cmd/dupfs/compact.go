@@ -218,7 +218,7 @@ func (a *archive) compact(ctx context.Context, c *cli.Context, old chain.Point, 
 	defer known.close()
 	p := &backup.Progress{}
 	from := backup.Origin{Forest: a.snapshot, Tree: tree, Base: &baseAdapter{base}}
-	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, chain.Root) })
+	size := e.count(ctx, false, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, chain.Root) })
 	defer size.stop()
 	stop := sync.OnceFunc(e.follow("compact", func() progress { return backupProgress(p, true, size) }))
 	stats, err := backup.Compact(ctx, from, a.store, backup.Options{

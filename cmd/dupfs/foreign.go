@@ -24,13 +24,28 @@ func ignoredFlags() []cli.Flag {
 		out = append(out, &cli.BoolFlag{Name: name, Hidden: true})
 	}
 	for _, name := range strings.Fields(`
-		cf-backend config-dir encrypt-secret-keyring gpg-binary gpg-options copy-blocksize file-prefix-jsonstat imap-mailbox log-fd
-		log-file metadata-sync-mode par2-options par2-redundancy par2-volumes
-		progress-rate rsync-options s3-multipart-max-timeout scp-command sftp-command
-		time-separator`) {
+		cf-backend config-dir encrypt-secret-keyring gpg-binary gpg-options file-prefix-jsonstat imap-mailbox log-fd
+		log-file par2-options rsync-options scp-command sftp-command time-separator`) {
 		out = append(out, &cli.StringFlag{Name: name, Hidden: true})
 	}
-	return out
+	for _, name := range strings.Fields("copy-blocksize par2-redundancy par2-volumes progress-rate s3-multipart-max-timeout") {
+		out = append(out, &cli.IntFlag{Name: name, Hidden: true})
+	}
+	return append(out, &cli.GenericFlag{Name: "metadata-sync-mode", Hidden: true, Value: syncMode{}})
+}
+
+// syncMode is the value of --metadata-sync-mode: there is no copy to bring up
+// to date, but a mistake is one.
+type syncMode struct{}
+
+func (syncMode) String() string { return "" }
+
+// Set implements flag.Value.
+func (syncMode) Set(s string) error {
+	if s != "full" && s != "partial" {
+		return fmt.Errorf("it is full or partial")
+	}
+	return nil
 }
 
 // refusedOptions are options of duplicity that ask for something that is not

@@ -61,6 +61,7 @@ type environ struct {
 
 	outMu sync.Mutex               // of what follows, and of lines on stderr
 	bar   *progressbar.ProgressBar // shown now; nil: none
+	tick  bool                     // the last line was one of --progress
 	log   func(string, ...any)     // takes notes and warnings of a mount in the background; it locks outMu
 
 	secretMu    sync.Mutex

@@ -82,7 +82,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	var flaky atomic.Bool // the store failed, which is no damage
 	counts := &restore.Progress{}
-	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
+	size := e.count(ctx, false, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
 	defer size.stop()
 	stop := e.follow("restore", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
 	volumes := e.countVolumes(a.volumesAt(point), counts, size)
@@ -229,7 +229,7 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context, rules *ruleList)
 		return err
 	}
 	counts := &restore.Progress{}
-	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
+	size := e.count(ctx, false, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
 	defer size.stop()
 	stop := e.follow("verify", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
 	volumes := e.countVolumes(a.volumesAt(point), counts, size)

@@ -79,7 +79,12 @@ func (e *environ) say(m message) {
 	case e.objects:
 		return // stdout is for a program that reads JSON
 	}
-	e.put(w, m.level, m.line())
+	line := m.line()
+	if m.code == infoUploadTick && e.tick {
+		line = overTick + line
+	}
+	e.tick = m.code == infoUploadTick
+	e.put(w, m.level, line)
 }
 
 // put writes to the console, as --log-timestamp has it. The lock is held.

@@ -74,7 +74,7 @@ func runTar(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	var flaky atomic.Bool // the store failed, which is no damage
 	counts := &restore.Progress{}
-	size := e.count(ctx, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
+	size := e.count(ctx, false, func(ctx context.Context) (int64, error) { return treeSize(ctx, tree, p) })
 	defer size.stop()
 	stop := e.follow("tar", func() progress { return progress{done: counts.Bytes.Load(), total: size.sum.Load()} })
 	w := bufio.NewWriterSize(out, 256<<10)

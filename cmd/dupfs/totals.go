@@ -22,12 +22,12 @@ type expected struct {
 	done   sync.WaitGroup
 }
 
-// count runs a counter beside the work, if somebody looks at it. A counter
+// count runs a counter beside the work, if it is wanted or somebody looks at it. A counter
 // that fails leaves the total unknown: what it met the work meets itself.
-func (e *environ) count(ctx context.Context, counter func(context.Context) (int64, error)) *expected {
+func (e *environ) count(ctx context.Context, wanted bool, counter func(context.Context) (int64, error)) *expected {
 	t := &expected{}
 	ctx, t.cancel = context.WithCancel(ctx)
-	if e.terminal || e.machine.on() {
+	if wanted || e.terminal || e.machine.on() {
 		t.done.Go(func() {
 			if n, err := counter(ctx); err == nil {
 				t.sum.Store(n)

@@ -39,6 +39,11 @@ func TestSelectionWhenReading(t *testing.T) {
 		p.same(append(rules, verify...)...)
 	}
 	p.same("verify", "-r", "d", "--exclude", "s/d/e", "file://t", "s/d")
+	p.both("echo 5 >> s/d/c; touch s/d/new; rm s/d/e/f; touch -d 2020-01-01 s/d/e; chmod 700 s/d/e; ln -s x s/d/l")
+	for _, sub := range []string{"d", "d/c", "d/e"} { // paths as seen from there
+		p.same("verify", "--compare-data", "-r", sub, "file://t", "s/"+sub)
+		p.same("verify", "-r", sub, "file://t", "s/"+sub)
+	}
 	p.same("restore", "-r", "d", "file://t", "part")
 	p.same("restore", "--exclude", "whatever", "file://t", "out")
 	compareLines(t, "restore", diskLines(t, p.path("ours", "out")), diskLines(t, p.path("stock", "out")))

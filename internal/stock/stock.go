@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,15 +47,8 @@ type Result struct {
 // TMPDIR count for all runs. It ends with the test.
 func Start(t testing.TB, env []string) *Server {
 	t.Helper()
-	program := need.Program(t, "duplicity")
-	text, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, _, _ := strings.Cut(string(text), "\n")
-	python := strings.Fields(strings.TrimPrefix(first, "#!"))
 	s := &Server{dir: t.TempDir(), failed: &strings.Builder{}}
-	cmd := exec.Command(python[0], append(python[1:], "-c", script, program)...)
+	cmd := Python(t, script, need.Program(t, "duplicity"))
 	cmd.Env, cmd.Stderr = env, s.failed
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -75,6 +69,19 @@ func Start(t testing.TB, env []string) *Server {
 		}
 	})
 	return s
+}
+
+// Python returns a command that runs a script in the Python of stock duplicity,
+// with its modules.
+func Python(t testing.TB, script string, args ...string) *exec.Cmd {
+	t.Helper()
+	text, err := os.ReadFile(need.Program(t, "duplicity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	python := strings.Fields(strings.TrimPrefix(first, "#!"))
+	return exec.Command(python[0], slices.Concat(python[1:], []string{"-c", script}, args)...)
 }
 
 // Run runs duplicity in a directory, with nothing but these variables, no
