@@ -94,6 +94,7 @@ func classes() []class {
 		{backends.ErrNoSpace, exitNoSpace, "free space there, or name another place; what was there before is untouched"},
 		{syscall.ENOSPC, exitNoSpace, "free space, or name another place with --tempdir, --archive-dir or the target"},
 		{backup.ErrRival, exitUser, "run it again: it then builds on the other one"},
+		{backup.ErrClock, exitGeneric, "set the clock right; if the backup before was made with a wrong one, wait until its time is over, or remove it"},
 		{fusefs.ErrNotEmpty, exitUser, "mount on an empty directory"},
 		{fusefs.ErrMounted, exitUser, "unmount it first: dupfs umount DIR"},
 		{backends.ErrTransient, exitBackend, "the store did not answer as it should; try again later, or see --timeout and --num-retries"},

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+
+	"dupfs/internal/need"
 )
 
 // stopped begins a backup that is stopped by SIGSTOP once volumes have arrived.
@@ -132,4 +135,59 @@ func TestStockLeftovers(t *testing.T) {
 	w.stock("verify", "--no-encryption", "--compare-data", url, w.path("src"))
 	w.dupfs("cleanup", "--no-encryption", "--force", url)
 	w.dupfs("verify", "--no-encryption", "--compare-data", url, "src")
+}
+
+// Stock is killed in a full backup and in an increment; dupfs takes over. Then
+// dupfs is killed, and stock takes over. Each point is restored by both.
+func TestTakeover(t *testing.T) {
+	w := newWorld(t)
+	url := w.url("archive")
+	// GnuPG that kills who calls it for the third volume.
+	w.write("bin/gpg-kills", `#!/bin/bash
+case " $* " in *" --symmetric "*) echo x >> `+w.path("calls")+` ;; esac
+[ "$(wc -l < `+w.path("calls")+`)" -lt 3 ] || { kill -KILL $PPID; exit 1; }
+exec gpg "$@"
+`)
+	w.sh("chmod +x bin/gpg-kills; mkdir src")
+	dies := func(n int) {
+		t.Helper()
+		w.sh("head -c 6000000 /dev/urandom > src/big; : > calls")
+		r := w.exec(nil, need.Program(t, "duplicity"), "--gpg-binary", w.path("bin", "gpg-kills"), "--volsize", "1", "--current-time", at(n), "src", url)
+		if r.code != -1 {
+			t.Fatalf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+		w.sh("rm -rf tmp; mkdir -m 700 tmp; head -c 2500000 /dev/urandom > src/big")
+	}
+	finish := func(run func(...string) string, n int) {
+		t.Helper()
+		w.write("src/n", at(n))
+		w.sh(fmt.Sprintf("cp -a src copy%d", n))
+		run("--volsize", "1", "--current-time", at(n), "src", url)
+	}
+	dies(0)
+	finish(w.dupfs, 1)
+	dies(2)
+	finish(w.dupfs, 3)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sh("head -c 5000000 /dev/urandom > src/big")
+	if r := w.exec([]string{dyingVariable + "=after 3"}, self, "--volsize", "1", "--current-time", at(4), "src", url); r.code != -1 {
+		t.Fatalf("exit %d\n%s", r.code, r.stderr)
+	}
+	finish(w.stock, 5)
+	finish(w.dupfs, 6)
+	for _, n := range []int{1, 3, 5, 6} {
+		for _, run := range []func(...string) string{w.dupfs, w.stock} {
+			w.sh("rm -rf out")
+			run("restore", "--time", at(n), url, w.path("out"))
+			same(t, "point "+at(n), w.path("out"), w.path(fmt.Sprint("copy", n)))
+		}
+	}
+	w.dupfs("cleanup", "--force", url)
+	w.dupfs("verify", "--compare-data", url, "src")
+	if out := w.dupfs("status", url); strings.Contains(out, "incomplete") {
+		t.Error(out)
+	}
 }
