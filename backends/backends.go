@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"time"
 )
@@ -89,6 +90,40 @@ type Tierer interface {
 	SetTier(ctx context.Context, name, tier, priority string) error
 }
 
+// Healer makes damaged files whole again, from recovery files that are stored
+// beside them and that no listing shows. Safe for concurrent use.
+type Healer interface {
+	// Recovery tells of the recovery files of each file that has some, as the
+	// newest listing had them. It asks for a listing only if there was none.
+	Recovery(ctx context.Context) (map[string]Recovery, error)
+	// Heal returns a file as it was when it was stored, in a temporary file
+	// without a name that the caller closes. Who reads it verifies it as any
+	// stored file. fs.ErrNotExist says that it has no recovery files,
+	// ErrIntact that they find nothing wrong with it; any other error that is
+	// not ErrTransient says why it cannot be healed.
+	Heal(ctx context.Context, name string) (*os.File, error)
+	// PutBack stores a file that was healed, leaving its recovery files.
+	PutBack(ctx context.Context, name string, r io.ReadSeeker) error
+	// Protect replaces the recovery files of a stored file by new ones, made
+	// from its content.
+	Protect(ctx context.Context, name string, r io.ReadSeeker) error
+}
+
+// Recovery is what is stored to make one file whole again.
+type Recovery struct {
+	Files int
+	Bytes int64 // as far as the listing tells sizes
+	Lost  bool  // the file itself is not listed
+}
+
+// HealerOf returns what makes the damaged files of b whole, nil if nothing does.
+func HealerOf(b Backend) Healer {
+	if h, ok := b.(interface{ Healer() Healer }); ok {
+		return h.Healer()
+	}
+	return nil
+}
+
 // Close releases what a backend holds, such as connections or a child
 // process, if it holds anything. The backend is not used afterwards.
 func Close(b Backend) error {
@@ -119,6 +154,8 @@ var (
 	ErrArchived = errors.New("in an archive tier: it must be rehydrated before it can be read")
 	// ErrAuth marks credentials that are missing or refused.
 	ErrAuth = errors.New("credentials missing or refused")
+	// ErrIntact says that a file is as it was when it was stored.
+	ErrIntact = errors.New("it is as it was stored")
 	// ErrNoSpace marks a store that is full or over its quota.
 	ErrNoSpace = errors.New("no space left in the store")
 )

@@ -16,7 +16,7 @@ func Limit(b Backend, upload, download *rate.Limiter) Backend {
 	if upload == nil && download == nil {
 		return b
 	}
-	return expose(&limited{inner{b}, upload, download}, b)
+	return Expose(&limited{inner{b}, upload, download}, b)
 }
 
 type limited struct {

@@ -61,7 +61,7 @@ const (
 // try may have succeeded without telling, and Delete then takes a missing file
 // for its own success.
 func Retry(b Backend, o RetryOptions) Backend {
-	return expose(&retrier{inner{b}, o.defaults()}, b)
+	return Expose(&retrier{inner{b}, o.defaults()}, b)
 }
 
 // Try runs one step of a driver's operation, such as sending a part of a large

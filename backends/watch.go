@@ -9,7 +9,7 @@ import (
 // stored, removed or moved, or that was tried, so that listings known before
 // may be wrong. Both may be called from several goroutines.
 func Watch(b Backend, listed func([]File), changed func()) Backend {
-	return expose(&watched{inner{b}, listed, changed}, b)
+	return Expose(&watched{inner{b}, listed, changed}, b)
 }
 
 type watched struct {

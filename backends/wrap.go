@@ -6,25 +6,28 @@ import (
 	"io"
 )
 
-// all has every method that a wrapper passes through.
-type all interface {
+// Wrapper has every method that a wrapper passes through.
+type Wrapper interface {
 	Backend
 	Stater
 	Exclusive
 	Tierer
 	Doubtful
 	io.Closer
+	// Healer returns what makes damaged files whole, or nil.
+	Healer() Healer
 }
 
 type closer interface {
 	Backend
 	Doubtful
 	io.Closer
+	Healer() Healer
 }
 
-// expose returns w with those optional interfaces only that b has: a wrapper
+// Expose returns w with those optional interfaces only that b has: a wrapper
 // must not promise what the store cannot do.
-func expose(w all, b Backend) Backend {
+func Expose(w Wrapper, b Backend) Backend {
 	_, s := b.(Stater)
 	_, e := b.(Exclusive)
 	_, t := b.(Tierer)
@@ -97,3 +100,5 @@ func (b inner) SetTier(ctx context.Context, name, tier, priority string) error {
 func (b inner) Doubtful() bool { return !Excludes(b.Backend) }
 
 func (b inner) Close() error { return Close(b.Backend) }
+
+func (b inner) Healer() Healer { return HealerOf(b.Backend) }

@@ -13,6 +13,7 @@ import (
 	"dupfs/backends"
 	"dupfs/backends/azblob"
 	"dupfs/backends/file"
+	"dupfs/backends/par2"
 	"dupfs/backends/rclone"
 	"dupfs/backends/s3"
 	"dupfs/backends/sftp"
@@ -57,12 +58,33 @@ type Options struct {
 	SSHOptions   string      // options of ssh, as on its command line
 	WebDAVHeader http.Header // sent with each request
 	Rclone       string      // the program; "" is rclone
+
+	Par2 par2.Options // of recovery files, with par2+SCHEME
+}
+
+// Wrapped is what stands before the scheme of a URL whose files have recovery
+// files beside them.
+const Wrapped = "par2+"
+
+// Inner returns the URL of the store itself, without Wrapped.
+func Inner(target string) (url string, wrapped bool) {
+	if n := len(Wrapped); len(target) > n && strings.EqualFold(target[:n], Wrapped) {
+		return target[n:], true
+	}
+	return target, false
 }
 
 // Open opens the store at a URL. It fails at once with ErrScheme for a scheme
 // that no driver has; most drivers first use the network at the first call.
 // Release the backend with backends.Close.
 func Open(ctx context.Context, target string, o Options) (backends.Backend, error) {
+	if inner, ok := Inner(target); ok {
+		b, err := Open(ctx, inner, o)
+		if err != nil {
+			return nil, err
+		}
+		return par2.New(b, o.Par2), nil
+	}
 	u, err := Parse(target)
 	if err != nil {
 		return nil, err

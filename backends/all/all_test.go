@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -124,7 +125,7 @@ func TestRclone(t *testing.T) {
 }
 
 func TestSchemes(t *testing.T) {
-	for _, url := range []string{"xyz://foo", "xyz://u:s3cr3t@foo", "par2+file:///x", "gio+xyz://x"} {
+	for _, url := range []string{"xyz://foo", "xyz://u:s3cr3t@foo", "par2+xyz://x", "gio+xyz://x"} {
 		_, err := Open(t.Context(), url, Options{})
 		if !errors.Is(err, ErrScheme) || strings.Contains(err.Error(), "s3cr3t") {
 			t.Errorf("%s: %v", url, err)
@@ -138,6 +139,25 @@ func TestSchemes(t *testing.T) {
 			backends.Close(b)
 			t.Errorf("%q was opened", url)
 		}
+	}
+}
+
+// Every scheme takes recovery files.
+func TestPar2(t *testing.T) {
+	if _, err := exec.LookPath("par2"); err != nil {
+		t.Skip("par2 is not installed")
+	}
+	dir := t.TempDir()
+	roundTrip(t, "par2+file://"+dir, Options{})
+	for _, name := range []string{"x.gpg", "x.gpg.par2"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	addr := server.WebDAV(t, dir)
+	roundTrip(t, "PAR2+webdav://tester:t%26st%3Apa%2Fss@"+addr+"/dav", Options{})
+	if _, err := os.Stat(filepath.Join(dir, "dav", "x.gpg.par2")); err != nil {
+		t.Error(err)
 	}
 }
 

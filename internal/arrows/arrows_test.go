@@ -54,10 +54,11 @@ var allowed = map[string]string{
 	"backends/sftp":            "backends/web",
 	"backends/webdav":          "backends/web",
 	"backends/rclone":          "backends/web",
+	"backends/par2":            "",
 	"backends/backendtest":     "",
 	"backends/internal/server": "internal/need",
 	"backends/all": "backends/web backends/file backends/mem backends/swift backends/azblob backends/s3 backends/sftp" +
-		" backends/webdav backends/rclone",
+		" backends/webdav backends/rclone backends/par2",
 
 	"internal/need":   "",
 	"internal/arrows": "",
