@@ -32,6 +32,12 @@ type File struct {
 	Told string
 }
 
+// Same reports whether two findings are of one damage: a file that is missing,
+// or has another size than it should, is found damaged again when it is read.
+func (f Finding) Same(g Finding) bool {
+	return f.File != "" && f.File == g.File && errors.Is(f.Err, ErrHealable) && errors.Is(g.Err, ErrHealable)
+}
+
 // Finding is something wrong with a set.
 type Finding struct {
 	Set  *chain.Set
@@ -43,6 +49,8 @@ type Finding struct {
 var (
 	ErrNoSigtar = errors.New("it has no signatures: no increment can be built on it")
 	ErrNoIndex  = errors.New("its index is missing: it is read more slowly")
+	// ErrHealable says that a file is damaged or missing, and has recovery files.
+	ErrHealable = errors.New("its recovery files may make it whole")
 )
 
 // List reads the manifest of every complete set, and its index if there is one,
@@ -69,6 +77,22 @@ func (l *lister) wrong(s *chain.Set, file string, err error) {
 	l.found = append(l.found, Finding{s, file, err})
 }
 
+// healed is the error of a file that was healed when it was read, else nil.
+func healed(st *store.Store, file string) error {
+	if h, ok := st.HealedFile(file); ok {
+		return &chain.CorruptError{Name: file, Reason: h.Reason + "; its recovery files make it whole", Err: ErrHealable}
+	}
+	return nil
+}
+
+// healable is what is wrong with a file that has recovery files, if it has some.
+func healable(st *store.Store, file, reason string) error {
+	if !st.CanHeal(file) {
+		return errors.New(reason)
+	}
+	return &chain.CorruptError{Name: file, Reason: reason + "; " + ErrHealable.Error(), Err: ErrHealable}
+}
+
 // damage reports whether an error is about the file, not the way to it.
 func damage(err error) bool {
 	var corrupt *chain.CorruptError
@@ -84,6 +108,14 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 	if err != nil {
 		l.wrong(s, s.Manifest.File, err)
 		return nil
+	}
+	if err := healed(l.st, s.Manifest.File); err != nil {
+		l.wrong(s, s.Manifest.File, err)
+	}
+	for _, f := range s.Files() {
+		if l.st.Lost(f.File) {
+			l.wrong(s, f.File, healable(l.st, f.File, "it is missing"))
+		}
 	}
 	l.volumes(s, man)
 	if s.Sigtar == nil {
@@ -110,15 +142,15 @@ func (l *lister) add(f File) {
 	l.files = append(l.files, f)
 }
 
-func (l *lister) manifest(ctx context.Context, s *chain.Set) (*manifest.Manifest, error) {
-	r, err := l.st.Open(ctx, *s.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	m, err := manifest.Parse(r)
-	if cerr := r.Close(); err == nil {
-		err = cerr
-	}
+func (l *lister) manifest(ctx context.Context, s *chain.Set) (m *manifest.Manifest, err error) {
+	err = l.st.Healing(ctx, s.Manifest.File, func() error {
+		r, err := l.st.Open(ctx, *s.Manifest)
+		if err != nil {
+			return err
+		}
+		m, err = manifest.Parse(r)
+		return errors.Join(err, r.Close())
+	})
 	return m, err
 }
 
@@ -157,7 +189,7 @@ func (l *lister) sizes(ctx context.Context, s *chain.Set) error {
 	if err == nil {
 		err = index.ReadIndex(r, index.Handler{Volume: func(v *index.VolumeInfo) error {
 			if f, ok := listed[v.Number]; ok && f.Size >= 0 && f.Size != v.Layout.StoredSize {
-				l.wrong(s, f.File, fmt.Errorf("it has %d bytes instead of %d", f.Size, v.Layout.StoredSize))
+				l.wrong(s, f.File, healable(l.st, f.File, fmt.Sprintf("it has %d bytes instead of %d", f.Size, v.Layout.StoredSize)))
 			}
 			return nil
 		}})
@@ -169,14 +201,27 @@ func (l *lister) sizes(ctx context.Context, s *chain.Set) error {
 		l.wrong(s, s.Index.File, err)
 		return nil
 	}
+	if err == nil && !l.st.Lost(s.Index.File) {
+		if err := healed(l.st, s.Index.File); err != nil {
+			l.wrong(s, s.Index.File, err)
+		}
+	}
 	return err
 }
 
 // Check reads a file to its end and verifies all that can be: its SHA-1, its
 // chunks, modification detection code and signature, a volume's tar structure,
-// and that a sigtar is that of its set. Damage is a *chain.CorruptError or fs.ErrNotExist. Temporary space
+// and that a sigtar is that of its set. Damage is a *chain.CorruptError or fs.ErrNotExist;
+// one that wraps ErrHealable was healed for this. Temporary space
 // in dir: what a volume's members are called and where they are.
 func Check(ctx context.Context, st *store.Store, f File, dir string) error {
+	if err := st.Healing(ctx, f.File, func() error { return check(ctx, st, f, dir) }); err != nil {
+		return err
+	}
+	return healed(st, f.File)
+}
+
+func check(ctx context.Context, st *store.Store, f File, dir string) error {
 	if f.Kind == chain.VolumeFile {
 		p, err := index.ReadVolume(ctx, st, f.Stored, f.SHA1, f.Last, dir)
 		if err != nil {

@@ -44,8 +44,18 @@ func (p *Pass) Close() error { return p.file.Close() }
 
 // ReadVolume reads a volume to its end and verifies it; sha1, if not nil, is
 // what the stored file must hash to. last says that it is the last one of its
-// set. dir is where the temporary file goes. Damage is a *chain.CorruptError.
+// set. dir is where the temporary file goes. Damage that cannot be healed is a
+// *chain.CorruptError.
 func ReadVolume(ctx context.Context, st *store.Store, f chain.Stored, sha1 []byte, last bool, dir string) (*Pass, error) {
+	var p *Pass
+	err := st.Healing(ctx, f.File, func() (err error) {
+		p, err = readVolume(ctx, st, f, sha1, last, dir)
+		return err
+	})
+	return p, err
+}
+
+func readVolume(ctx context.Context, st *store.Store, f chain.Stored, sha1 []byte, last bool, dir string) (*Pass, error) {
 	sc, err := st.Scan(ctx, f)
 	if err != nil {
 		return nil, err

@@ -102,7 +102,14 @@ func (l *line) mergeSet(ctx context.Context, c *index.Catalog, ord int, p *prepa
 		if way.file == nil {
 			continue
 		}
-		err := way.run(ctx)
+		err := l.a.st.Healing(ctx, way.file.File, func() error {
+			err := way.run(ctx)
+			var bad *badIndexError
+			if errors.As(err, &bad) && l.a.st.CanHeal(way.file.File) { // or it was changed, which its layer may not show
+				err = chain.CorruptBy(way.file.File, bad)
+			}
+			return err
+		})
 		if err == nil || ctx.Err() != nil || !final(err) && !m.locked(err) {
 			return err
 		}
@@ -144,15 +151,15 @@ func (a *Archive) manifest(ctx context.Context, set *chain.Set) (*manifest.Manif
 	return m, err
 }
 
-func (a *Archive) readManifest(ctx context.Context, f chain.Stored) (*manifest.Manifest, error) {
-	r, err := a.st.Open(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	m, err := manifest.Parse(r)
-	if cerr := r.Close(); err == nil {
-		err = cerr
-	}
+func (a *Archive) readManifest(ctx context.Context, f chain.Stored) (m *manifest.Manifest, err error) {
+	err = a.st.Healing(ctx, f.File, func() error {
+		r, err := a.st.Open(ctx, f)
+		if err != nil {
+			return err
+		}
+		m, err = manifest.Parse(r)
+		return errors.Join(err, r.Close())
+	})
 	return m, err
 }
 
@@ -331,7 +338,7 @@ func (m *merging) sigtar(to sink, lay *volume.Layout) error {
 	if s == nil {
 		return nil
 	}
-	if s.Size >= 0 && s.Size != lay.StoredSize {
+	if s.Size >= 0 && s.Size != lay.StoredSize && !m.line.a.st.CanHeal(s.File) {
 		if m.bound() { // so it is the sigtar that is not what it was
 			m.differs = fmt.Sprintf("%s has %d bytes, not %d", s.File, s.Size, lay.StoredSize)
 			m.line.a.note("%s", m.differs)
@@ -362,7 +369,7 @@ func (m *merging) agrees(v *index.VolumeInfo) error {
 	if !ok {
 		return nil // missing, which is no fault of the index
 	}
-	if listed.File == v.File && (listed.Size < 0 || listed.Size == v.Layout.StoredSize) {
+	if listed.File == v.File && (listed.Size < 0 || listed.Size == v.Layout.StoredSize || m.line.a.st.CanHeal(listed.File)) {
 		return nil
 	}
 	reason := fmt.Sprintf("%s is listed with %d bytes, it speaks of %s with %d", listed.File, listed.Size, v.File, v.Layout.StoredSize)

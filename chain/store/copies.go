@@ -41,8 +41,9 @@ type localCopy struct {
 	size  int64
 	err   error
 
-	users int
-	last  int64 // when it was used last, in ticks
+	users   int
+	dropped bool  // and closed by its last user
+	last    int64 // when it was used last, in ticks
 }
 
 // readCopy reads a range of the plaintext of a file whose Layout is Ordered.
@@ -93,7 +94,7 @@ func (s *Store) decodeCopy(ctx context.Context, f *File, c *localCopy) (err erro
 	if c.file, err = s.temp(); err != nil {
 		return err
 	}
-	body, err := s.openFile(ctx, f.File(), 0, -1)
+	body, err := s.whole(ctx, f.Stored)
 	if err != nil {
 		return err
 	}
@@ -150,6 +151,46 @@ func (c *copies) use(id string) (l *localCopy, mine bool) {
 	return l, mine
 }
 
+// ready returns the copy of a file if it was made, else nil. It must be
+// released.
+func (c *copies) ready(id string) *localCopy {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.all[id]
+	if l == nil || !l.ended() || l.file == nil {
+		return nil
+	}
+	l.users++
+	c.tick++
+	l.last = c.tick
+	return l
+}
+
+// size returns the size of a copy, else that given.
+func (c *copies) size(id string, other int64) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.all[id]; l != nil && l.ended() && l.file != nil {
+		return l.size
+	}
+	return other
+}
+
+// drop forgets a copy. Who uses it may go on.
+func (c *copies) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.all[id]
+	if l == nil || !l.ended() || l.file == nil {
+		return
+	}
+	delete(c.all, id)
+	c.used -= l.size
+	if l.dropped = true; l.users == 0 {
+		l.file.Close()
+	}
+}
+
 // release ends a use. A copy that failed is forgotten.
 func (c *copies) release(id string, l *localCopy) {
 	c.mu.Lock()
@@ -157,6 +198,9 @@ func (c *copies) release(id string, l *localCopy) {
 	l.users--
 	if l.ended() && l.file == nil && c.all[id] == l {
 		delete(c.all, id)
+	}
+	if l.dropped && l.users == 0 {
+		l.file.Close()
 	}
 	c.shrink()
 }

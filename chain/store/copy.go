@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"dupfs/chain"
 )
@@ -19,20 +20,15 @@ func (s *Store) CopyTo(ctx context.Context, to *Store, f chain.Stored, sum []byt
 		return err
 	}
 	defer tmp.Close()
-	body, err := s.backend.Open(ctx, f.File, 0, -1)
+	n, err := s.fetchTo(ctx, tmp, f, sum)
+	if err != nil && s.CanHeal(f.File) {
+		if err = s.Heal(ctx, f.File, err); err == nil {
+			f.Size = -1 // as listed, it is that of what is damaged
+			n, err = s.fetchTo(ctx, tmp, f, sum)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.File, err)
-	}
-	h := sha1.New()
-	n, err := io.Copy(io.MultiWriter(tmp, h), body)
-	if err = errors.Join(err, body.Close()); err != nil {
-		return fmt.Errorf("%s: %w", f.File, err)
-	}
-	switch {
-	case f.Size >= 0 && n != f.Size:
-		return chain.Corrupt(f.File, fmt.Sprintf("it has %d bytes, and is listed with %d", n, f.Size))
-	case sum != nil && string(h.Sum(nil)) != string(sum):
-		return chain.Corrupt(f.File, "its SHA-1 is not that of the manifest")
+		return err
 	}
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -41,4 +37,44 @@ func (s *Store) CopyTo(ctx context.Context, to *Store, f chain.Stored, sum []byt
 		return fmt.Errorf("%s: %w", f.File, err)
 	}
 	return to.checkSize(ctx, f.File, n)
+}
+
+// fetchTo writes a stored file to tmp, from its beginning, and compares it with
+// its listed size and its SHA-1.
+func (s *Store) fetchTo(ctx context.Context, tmp *os.File, f chain.Stored, sum []byte) (int64, error) {
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
+		return 0, err
+	}
+	if err := tmp.Truncate(0); err != nil {
+		return 0, err
+	}
+	body, err := s.openFile(ctx, f.File, 0, -1)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", f.File, err)
+	}
+	n, err := io.Copy(tmp, body)
+	if err = errors.Join(err, body.Close()); err != nil {
+		return n, fmt.Errorf("%s: %w", f.File, err)
+	}
+	if f.Size >= 0 && n != f.Size {
+		return n, chain.Corrupt(f.File, fmt.Sprintf("it has %d bytes, and is listed with %d", n, f.Size))
+	}
+	return n, hasSum(tmp, f.File, sum)
+}
+
+// hasSum compares the SHA-1 of a file's content, if one is given, and goes back
+// to its beginning.
+func hasSum(tmp *os.File, name string, sum []byte) error {
+	if _, err := tmp.Seek(0, io.SeekStart); err != nil || sum == nil {
+		return err
+	}
+	h := sha1.New()
+	if _, err := io.Copy(h, tmp); err != nil {
+		return err
+	}
+	if string(h.Sum(nil)) != string(sum) {
+		return chain.Corrupt(name, "its SHA-1 is not that of the manifest")
+	}
+	_, err := tmp.Seek(0, io.SeekStart)
+	return err
 }

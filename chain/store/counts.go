@@ -34,8 +34,12 @@ func (s *Store) Counts() Counts {
 	return c
 }
 
-// openFile opens a range of a stored file at the backend, and counts it.
+// openFile opens a range of a stored file: of its healed copy if there is one,
+// else at the backend, and counts it.
 func (s *Store) openFile(ctx context.Context, name string, off, n int64) (io.ReadCloser, error) {
+	if c := s.copyOf(name, off, n); c != nil {
+		return c, nil
+	}
 	s.counts.requests.Add(1)
 	body, err := s.backend.Open(ctx, name, off, n)
 	if err != nil {

@@ -196,16 +196,26 @@ func (s *Store) fill(ctx context.Context, f *File, id string, k int, n int64) ([
 		}
 		s.opts.Disk.Drop(key)
 	}
-	stored, err := s.stored(ctx, f, id, k)
-	if err != nil {
-		return nil, err
+	stored, block, err := s.fetchChunk(ctx, f, id, k, n)
+	if err != nil && s.CanHeal(f.File()) {
+		if err = s.Heal(ctx, f.File(), err); err == nil {
+			stored, block, err = s.fetchChunk(ctx, f, id, k, n)
+		}
 	}
-	block, err := s.decodeChunk(ctx, f, k, stored, n)
 	if err != nil {
 		return nil, err
 	}
 	s.opts.Disk.Put(key, stored)
 	return block, nil
+}
+
+// fetchChunk fetches chunk k and decodes its first n bytes.
+func (s *Store) fetchChunk(ctx context.Context, f *File, id string, k int, n int64) (stored, block []byte, err error) {
+	if stored, err = s.stored(ctx, f, id, k); err != nil {
+		return nil, nil, err
+	}
+	block, err = s.decodeChunk(ctx, f, k, stored, n)
+	return stored, block, err
 }
 
 // decodeChunk decodes the first n bytes and verifies; no more at a time than

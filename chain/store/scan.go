@@ -24,7 +24,7 @@ type Scan struct {
 // Scan begins a pass over a stored file. Temporary space: the file's size, if
 // there is a disk cache.
 func (s *Store) Scan(ctx context.Context, n chain.Stored) (*Scan, error) {
-	body, err := s.openFile(ctx, n.File, 0, -1)
+	body, err := s.whole(ctx, n)
 	if err != nil {
 		return nil, err
 	}

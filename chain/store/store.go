@@ -39,6 +39,9 @@ type Options struct {
 	// it takes larger files, if it then tells of the parts' MD5s; 0 if it does not.
 	Sums    bool
 	SumPart int64
+	// Notify is told of each file that is damaged and was healed, once. It is
+	// called from any goroutine.
+	Notify func(Healed)
 	// Near says that stored bytes cost little to read once more, as on a local
 	// disk. Then a read out of order decodes a chunk only as far as it needs.
 	Near bool
@@ -50,7 +53,8 @@ const defaultMemory = 64 << 20
 //
 // Its memory is bounded by Options.Memory for decoded chunks, maxInFlight for
 // stored bytes on their way, and what the writers in use hold. Files that can
-// only be read in order need temporary space as well, see maxCopies.
+// only be read in order need temporary space as well, see maxCopies, and so do
+// damaged ones that are healed, see maxHealed.
 type Store struct {
 	backend backends.Backend
 	opts    Options
@@ -63,6 +67,7 @@ type Store struct {
 
 	fetches fetches
 	copies  copies
+	healing healing
 	counts  counters
 	tierMu  sync.Mutex
 	tiers   map[string]string // of stored files, as listed; none for stores without
@@ -88,6 +93,7 @@ func New(b backends.Backend, o Options) *Store {
 	}
 	s.fetches.init()
 	s.copies.budget = maxCopies
+	s.healing.healer, s.healing.copies.budget = backends.HealerOf(b), maxHealed
 	return s
 }
 
@@ -100,6 +106,7 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.behind.Wait()
 	s.copies.close()
+	s.healing.copies.close()
 	return backends.Close(s.backend)
 }
 
@@ -148,13 +155,14 @@ func (s *Store) ListAll(ctx context.Context) (known []chain.Stored, unknown []st
 			unknown = append(unknown, f.Name)
 		}
 	}
-	return known, unknown, nil
+	known, err = s.withLost(ctx, known)
+	return known, unknown, err
 }
 
 // Open returns the plaintext of a stored file, whole and in order. io.EOF
 // means that all of it was verified, as far as its layer can.
 func (s *Store) Open(ctx context.Context, n chain.Stored) (io.ReadCloser, error) {
-	body, err := s.openFile(ctx, n.File, 0, -1)
+	body, err := s.whole(ctx, n)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +211,11 @@ func (s *Store) Trailer(ctx context.Context, n chain.Stored) (*volume.Layout, er
 	get := func(ctx context.Context, off, size int64) ([]byte, error) {
 		return s.fetch(ctx, n.File, off, size)
 	}
-	return volume.ReadTrailer(ctx, get, n.Size, n.Layer, s.opts.Keys, n.File)
+	l, err := volume.ReadTrailer(ctx, get, n.Size, n.Layer, s.opts.Keys, n.File)
+	if err == nil || !s.CanHeal(n.File) || s.Heal(ctx, n.File, err) != nil {
+		return l, err
+	}
+	return volume.ReadTrailer(ctx, get, s.healing.copies.size(n.File, n.Size), n.Layer, s.opts.Keys, n.File)
 }
 
 // fetch reads a range of a stored file, all of it or an error.
