@@ -2,7 +2,7 @@
 # setup.sh demo|test    installs on Debian 12 what `make demo` or `make test` needs.
 #
 #   demo   fuse3, and Go where it is missing or too old
-#   test   also stock duplicity, duply, backupninja, rdiff, gnupg of two ages,
+#   test   also stock duplicity, par2, duply, backupninja, rdiff, gnupg of two ages,
 #          a smartcard in software, gnome-keyring, attr, acl, rsync, ncdu, sshd, a C
 #          compiler for the race detector, node, rclone, samba, and in .servers/
 #          (not installed):
@@ -164,6 +164,8 @@ test)
 	need softhsm2-util softhsm2
 	need pkcs11-tool opensc
 	need duplicity duplicity
+	need par2 par2
+	[ -e /usr/lib/python3/dist-packages/pexpect ] || missing+=(python3-pexpect) # duplicity's par2+ needs it
 	need duply duply
 	need backupninja backupninja
 	need dbus-run-session dbus-daemon

@@ -111,6 +111,7 @@ func Open(ctx context.Context, target string, o Options) (backends.Backend, erro
 // in bytes of the parts in which it takes larger ones, if it then tells of the
 // parts' MD5s; 0 if it does not.
 func Sums(target string, o s3.Options) (tells bool, part int64) {
+	target, _ = Inner(target)
 	u, err := Parse(target)
 	if err != nil {
 		return false, 0

@@ -86,7 +86,7 @@ const appDescription = `Examples:
 
 Times are duplicity's: 2026-11-21T20:49:32Z, 2026-11-21, 3D (three days ago), now.
 URLs: file:///dir, swift://container, azure://container, s3://bucket/prefix,
-sftp://user@host//dir, webdav(s)://host/dir, rclone://remote:dir.`
+sftp://user@host//dir, webdav(s)://host/dir, rclone://remote:dir; par2+URL adds recovery files to any of them.`
 
 // grammarOf derives from the commands what arrange must know.
 func grammarOf(app *cli.App) *grammar {

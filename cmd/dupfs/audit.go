@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -56,10 +57,12 @@ func runAudit(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	defer a.Close()
-	files, bad, err := a.auditList(ctx)
+	a.audited = true
+	files, found, err := a.auditList(ctx)
 	if err != nil {
 		return err
 	}
+	bad := len(found)
 	var unsure int64
 	switch level {
 	case "list":
@@ -68,7 +71,7 @@ func runAudit(ctx context.Context, e *environ, c *cli.Context) error {
 	case "hashes":
 		bad, unsure, err = a.auditHashes(ctx, c, files, bad)
 	default:
-		bad, err = a.auditFiles(ctx, c, files, bad)
+		bad, err = a.auditFiles(ctx, c, files, found)
 	}
 	switch {
 	case err != nil:
@@ -131,21 +134,34 @@ func (a *archive) auditHashes(ctx context.Context, c *cli.Context, files []audit
 }
 
 // auditList compares the archive with its manifests and indexes, and tells what
-// is wrong and how much that is.
-func (a *archive) auditList(ctx context.Context) (files []audit.File, bad int, err error) {
+// is wrong.
+func (a *archive) auditList(ctx context.Context) (files []audit.File, found []audit.Finding, err error) {
 	stored, err := a.store.List(ctx)
 	if err == nil && len(stored) == 0 || errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fmt.Errorf("%s: %w", a.shown, errNoBackups)
+		return nil, nil, fmt.Errorf("%s: %w", a.shown, errNoBackups)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", a.shown, err)
+		return nil, nil, fmt.Errorf("%s: %w", a.shown, err)
 	}
-	files, found, err := audit.List(ctx, a.store, completeSets(chain.Collect(stored)))
+	col := chain.Collect(stored)
+	files, found, err = audit.List(ctx, a.store, completeSets(col))
+	for _, s := range col.Incomplete {
+		for _, f := range a.store.LostOf(s) {
+			if f.Kind == chain.ManifestFile {
+				found = append(found, audit.Finding{Set: s, File: f.File, Err: errLostManifest})
+			}
+		}
+	}
+	if err == nil && len(files)+len(found) == 0 {
+		err = fmt.Errorf("%s: %w", a.shown, errNoBackups)
+	}
 	for _, f := range found {
 		a.env.warn("%s", findingText(f))
 	}
-	return files, len(found), err
+	return files, found, err
 }
+
+var errLostManifest = errors.New("it is missing; its recovery files may make it whole, if it was not removed on purpose")
 
 // findingText says what is wrong.
 func findingText(f audit.Finding) string {
@@ -202,9 +218,10 @@ func share(text string, whole int64) (int64, error) {
 	return n, nil
 }
 
-// auditFiles reads stored files to their ends; bad is what is wrong already.
-func (a *archive) auditFiles(ctx context.Context, c *cli.Context, files []audit.File, bad int) (int, error) {
-	e := a.env
+// auditFiles reads stored files to their ends; found is what is wrong already.
+// It returns how much is wrong in all.
+func (a *archive) auditFiles(ctx context.Context, c *cli.Context, files []audit.File, found []audit.Finding) (int, error) {
+	e, bad := a.env, len(found)
 	led, err := a.ledger()
 	if err != nil {
 		return bad, err
@@ -226,9 +243,11 @@ func (a *archive) auditFiles(ctx context.Context, c *cli.Context, files []audit.
 		case err == nil:
 			led.Note(f, e.now())
 		case errors.As(err, &corrupt) || errors.Is(err, fs.ErrNotExist):
-			e.warn("%s", findingText(audit.Finding{Set: f.Set, File: f.File, Err: err}))
 			led.Note(f, time.Time{})
-			bad++
+			if now := (audit.Finding{Set: f.Set, File: f.File, Err: err}); !slices.ContainsFunc(found, now.Same) {
+				e.warn("%s", findingText(now))
+				bad++
+			}
 		default:
 			stop()
 			return bad, errors.Join(fmt.Errorf("%s: %w", f.File, err), led.Save(files))
@@ -299,10 +318,31 @@ func verifyAllPoints(ctx context.Context, e *environ, c *cli.Context, url string
 	stop()
 	e.verified(c, verifyLine{Files: files, Points: int64(len(points)), Bytes: counts.Bytes.Load(), Flaws: failed},
 		"Verify complete: %s of %s read, %s found.", plural(files, "version"), plural(int64(len(points)), "point"), plural(failed, "flaw"))
+	if err := a.healedFlaws(); err != nil && failed == 0 {
+		return err
+	}
 	if failed > 0 {
 		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(failed)), "the warnings above name it; `dupfs doctor URL` says what can be done")
 	}
 	return nil
+}
+
+// healedFlaws is what a verification says that found every file right, but read
+// some of them from healed copies; nil if it did not.
+func (a *archive) healedFlaws() error {
+	n := int64(len(a.store.Healed()))
+	if n == 0 {
+		return nil
+	}
+	return fail(exitDamaged, fmt.Errorf("%s damaged in the store, and healed for this from recovery files", countOf(n, "stored file is", "stored files are")),
+		"`dupfs doctor --repair "+a.shown+"` writes what was healed back")
+}
+
+func countOf(n int64, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // storedOf returns the files of sets as the listing has them.

@@ -455,7 +455,7 @@ func (a *archive) samePassphrase(ctx context.Context, c *cli.Context, m chain.St
 	if err != nil || len(given) < 2 {
 		return err
 	}
-	body, err := a.store.Backend().Open(ctx, m.File, 0, -1)
+	body, err := a.store.OpenStored(ctx, m.File)
 	if err != nil {
 		return err
 	}

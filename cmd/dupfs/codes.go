@@ -9,6 +9,7 @@ import (
 
 	"dupfs/backends"
 	"dupfs/backends/all"
+	"dupfs/backends/par2"
 	"dupfs/chain"
 	"dupfs/chain/backup"
 	"dupfs/chain/pgp"
@@ -86,9 +87,10 @@ func classes() []class {
 		{pgp.ErrSignature, exitGPG, "it was changed after it was signed"},
 		{chain.ErrNoKey, exitGPG, "is PASSPHRASE the one this archive was made with, and the secret key here?"},
 		{snapshot.ErrBefore, exitNoPoint, "`dupfs status URL` lists the times there are backups of"},
-		{all.ErrScheme, exitUser, "known are file, swift, azure, s3, sftp, scp, webdav(s), http(s) and rclone"},
+		{all.ErrScheme, exitUser, "known are file, swift, azure, s3, sftp, scp, webdav(s), http(s) and rclone, each with par2+ before it, too"},
 		{restore.ErrExists, exitTarget, "name another directory, or give --force to write into this one"},
 		{store.ErrUploadSize, exitUploadSize, "run the backup again"},
+		{par2.ErrProgram, exitUser, "par2+URL needs it: apt-get install par2, or give the URL without par2+"},
 		{backends.ErrArchived, exitBackend, "`dupfs rehydrate URL` asks the store for it"},
 		{backends.ErrAuth, exitConnection, "check the credentials in the environment"},
 		{backends.ErrNoSpace, exitNoSpace, "free space there, or name another place; what was there before is untouched"},

@@ -48,7 +48,7 @@ func (a *archive) confirm(ctx context.Context, c *cli.Context, point chain.Point
 			return nil
 		}
 	}
-	body, err := a.store.Backend().Open(ctx, set.Manifest.File, 0, -1)
+	body, err := a.store.OpenStored(ctx, set.Manifest.File)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // who needs it will say so
 	}

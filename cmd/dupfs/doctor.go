@@ -25,11 +25,13 @@ func doctorCommand(e *environ) *cli.Command {
 dupfs doctor --deep URL          and every volume
 dupfs doctor --repair URL        makes lost manifests, signatures and indexes anew from what is left
 
-Nothing is deleted or replaced. What cannot be repaired stays as useful as it is:
+With par2+URL, --repair also writes healed files in the place of damaged ones, once
+they are verified, and makes recovery files where there are none. Nothing else is
+deleted or replaced. What cannot be repaired stays as useful as it is:
 restore and mount give every file that is intact and name the others.`,
 		Flags: slices.Concat(archiveFlags(), []cli.Flag{jsonFlag(), currentTimeFlag(),
 			&cli.BoolFlag{Name: "deep", Usage: "read all volumes, too"},
-			&cli.BoolFlag{Name: "repair", Usage: "make lost manifests, signatures and indexes anew"},
+			&cli.BoolFlag{Name: "repair", Usage: "make lost manifests, signatures and indexes anew; with par2+URL, write back what was healed"},
 		}),
 		Action: func(c *cli.Context) error { return runDoctor(c.Context, e, c) },
 	}
@@ -45,6 +47,7 @@ type ailment struct {
 	Grave bool `json:"grave"`
 
 	repair func(context.Context) error // nil: nothing can be done here
+	apart  bool                        // the repair changes nothing about other ailments
 }
 
 func runDoctor(ctx context.Context, e *environ, c *cli.Context) error {
@@ -57,6 +60,7 @@ func runDoctor(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	defer a.Close()
+	a.audited = true
 	found, err := a.examine(ctx, c)
 	if err != nil {
 		return err
@@ -113,8 +117,9 @@ func (a *archive) treat(ctx context.Context, c *cli.Context, found []ailment) ([
 				continue
 			}
 			fmt.Fprintf(a.env.stdout, "repaired: %s\n", printable(x.Wrong))
-			done = true
-			break
+			if done = true; !x.apart {
+				break
+			}
 		}
 		var err error
 		if found, err = a.examine(ctx, c); err != nil {
@@ -142,14 +147,27 @@ func (a *archive) examine(ctx context.Context, c *cli.Context) ([]ailment, error
 		return nil, fmt.Errorf("%s: %w", a.shown, err)
 	}
 	col := chain.Collect(stored)
-	x := &examiner{archive: a, c: c, col: col}
+	unknown, loose := recoveryNames(unknown)
+	x := &examiner{archive: a, c: c, col: col, loose: map[string]bool{}}
+	for _, n := range loose {
+		x.loose[n] = true
+	}
 	x.stray(ctx)
+	x.recoveryFiles(loose)
 	if err := x.complete(ctx); err != nil {
 		return nil, err
 	}
 	if !c.Bool("json") {
 		fmt.Fprintf(a.env.stdout, "%s: %s of %s, %s in all", a.shown, plural(int64(len(col.Chains)), "chain"),
 			plural(int64(len(completeSets(col))), "set"), size(totalSize(stored)))
+		for _, s := range completeSets(col) {
+			for _, f := range s.Files() {
+				x.recovery += a.store.Recovery(f.File).Bytes
+			}
+		}
+		if x.recovery > 0 {
+			fmt.Fprintf(a.env.stdout, ", with recovery files of %s", size(x.recovery))
+		}
 		if len(unknown) > 0 {
 			fmt.Fprintf(a.env.stdout, ", and %s of other programs", plural(int64(len(unknown)), "file"))
 		}
@@ -171,6 +189,9 @@ type examiner struct {
 	c     *cli.Context
 	col   *chain.Collection
 	found []ailment
+
+	loose    map[string]bool // recovery files, where the URL is without par2+
+	recovery int64           // bytes of recovery files
 }
 
 func (x *examiner) add(a ailment) { x.found = append(x.found, a) }
@@ -222,6 +243,15 @@ func (x *examiner) holds(ctx context.Context, s *chain.Set) string {
 
 // incomplete looks at a set without a manifest.
 func (x *examiner) incomplete(s *chain.Set) {
+	for _, f := range x.store.LostOf(s) {
+		if f.Kind == chain.ManifestFile {
+			x.add(ailment{Set: stamp(s.End), File: f.File, Grave: true,
+				Wrong:  fmt.Sprintf("the backup of %s has no manifest, but there are recovery files of it", stamp(s.End)),
+				Advice: "if it was not removed on purpose, `dupfs doctor --repair URL` makes the manifest whole",
+				repair: func(ctx context.Context) error { return x.store.PutBack(ctx, f, nil) }})
+			return
+		}
+	}
 	for _, other := range x.col.Orphaned {
 		if s.Sigtar == nil && s.Index == nil && other.Start.Equal(s.End) {
 			x.add(ailment{Set: stamp(s.End), Grave: true,
@@ -301,6 +331,11 @@ func (x *examiner) finding(f audit.Finding) {
 	a := ailment{Set: stamp(f.Set.End), File: f.File, Wrong: findingText(f), Grave: true}
 	name, _ := chain.ParseName(f.File, x.store.Prefixes())
 	switch {
+	case errors.Is(f.Err, audit.ErrHealable):
+		a.Advice = "nothing is lost so far: `dupfs doctor --repair URL` writes the healed file in its place"
+		a.repair, a.apart = func(ctx context.Context) error { return x.putBack(ctx, f) }, true
+	case x.loose[f.File+".par2"]:
+		a.Advice = "there are recovery files of it: " + par2Hint(x.archive)
 	case f.Set.Sigtar == nil && f.File == "" && errors.Is(f.Err, audit.ErrNoSigtar):
 		a.Grave = false
 		a.Advice = "`dupfs doctor --repair URL` makes them anew from the volumes"
@@ -330,6 +365,99 @@ func (x *examiner) makeIndex(ctx context.Context, s *chain.Set) error {
 		return err
 	}
 	return x.snapshot.MakeIndex(ctx, s.Times())
+}
+
+// putBack writes a healed file in the place of the damaged one.
+func (x *examiner) putBack(ctx context.Context, f audit.Finding) error {
+	n, sum, err := x.storedFile(ctx, f.Set, f.File)
+	if err != nil {
+		return err
+	}
+	return x.store.PutBack(ctx, n, sum)
+}
+
+// storedFile returns a file of a set, and of a volume its SHA-1, as far as the
+// manifest has it.
+func (x *examiner) storedFile(ctx context.Context, s *chain.Set, file string) (chain.Stored, []byte, error) {
+	for _, n := range s.Files() {
+		if n.File != file {
+			continue
+		}
+		if n.Kind != chain.VolumeFile {
+			return n, nil, nil
+		}
+		m, err := x.manifest(ctx, s)
+		if err != nil {
+			return n, nil, err
+		}
+		for _, v := range m.Volumes {
+			if v.Number == n.Volume && v.HasSHA1 {
+				return n, v.SHA1[:], nil
+			}
+		}
+		return n, nil, nil
+	}
+	return chain.Stored{}, nil, fmt.Errorf("%s: %w", file, fs.ErrNotExist)
+}
+
+// recoveryFiles looks at what is there to heal with; loose are recovery files
+// that the URL, being without par2+, does not use.
+func (x *examiner) recoveryFiles(loose []string) {
+	if len(loose) > 0 {
+		x.add(ailment{Wrong: plural(int64(len(loose)), "recovery file") + " of par2, which this URL does not use",
+			Advice: par2Hint(x.archive)})
+	}
+	if x.store.Healer() == nil {
+		return
+	}
+	type bare struct {
+		set *chain.Set
+		f   chain.Stored
+	}
+	var without []bare
+	for _, s := range completeSets(x.col) {
+		for _, f := range s.Files() {
+			if f.Size != 0 && !x.store.CanHeal(f.File) {
+				without = append(without, bare{s, f})
+			}
+		}
+	}
+	if len(without) > 0 {
+		var bytes int64
+		for _, w := range without {
+			bytes += max(w.f.Size, 0)
+		}
+		x.add(ailment{File: without[0].f.File,
+			Wrong:  fmt.Sprintf("%s, such as %s, %s recovery files", plural(int64(len(without)), "file"), without[0].f.File, haveNo(len(without))),
+			Advice: fmt.Sprintf("`dupfs doctor --repair URL` reads them (%s) and makes recovery files", size(bytes)),
+			repair: func(ctx context.Context) error {
+				for _, w := range without {
+					n, sum, err := x.storedFile(ctx, w.set, w.f.File)
+					if err == nil {
+						err = x.store.Protect(ctx, n, sum)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			}})
+	}
+	left := slices.DeleteFunc(x.store.Leftovers(), func(f chain.Stored) bool {
+		return slices.ContainsFunc(x.col.Incomplete, func(s *chain.Set) bool { return slices.Contains(x.store.LostOf(s), f) })
+	})
+	if len(left) > 0 {
+		x.add(ailment{File: left[0].File,
+			Wrong:  fmt.Sprintf("there are recovery files of %s not there, such as %s", countOf(int64(len(left)), "file that is", "files that are"), left[0].File),
+			Advice: "if its backup was removed they are of no use; `dupfs cleanup --force URL` removes them"})
+	}
+}
+
+func haveNo(n int) string {
+	if n == 1 {
+		return "has no"
+	}
+	return "have no"
 }
 
 // makeSigtar makes the signatures of a set anew.

@@ -25,10 +25,10 @@ func ignoredFlags() []cli.Flag {
 	}
 	for _, name := range strings.Fields(`
 		cf-backend config-dir encrypt-secret-keyring gpg-binary gpg-options file-prefix-jsonstat imap-mailbox log-fd
-		log-file par2-options rsync-options scp-command sftp-command time-separator`) {
+		log-file rsync-options scp-command sftp-command time-separator`) {
 		out = append(out, &cli.StringFlag{Name: name, Hidden: true})
 	}
-	for _, name := range strings.Fields("copy-blocksize par2-redundancy par2-volumes progress-rate s3-multipart-max-timeout") {
+	for _, name := range strings.Fields("copy-blocksize progress-rate s3-multipart-max-timeout") {
 		out = append(out, &cli.IntFlag{Name: name, Hidden: true})
 	}
 	return append(out, &cli.GenericFlag{Name: "metadata-sync-mode", Hidden: true, Value: syncMode{}})

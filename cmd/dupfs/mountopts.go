@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"dupfs/backends/all"
 	"dupfs/chain"
 	"dupfs/chain/restore"
 	"dupfs/chain/store"
@@ -42,6 +43,7 @@ func mountFlags() []cli.Flag {
 
 // mountPoint refuses to mount where the archive is.
 func mountPoint(url, dir string) error {
+	url, _ = all.Inner(url)
 	path, ok := strings.CutPrefix(url, "file://")
 	if !ok {
 		return nil

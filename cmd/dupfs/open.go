@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dupfs/backends/all"
+	"dupfs/backends/par2"
 	"dupfs/backends/s3"
 	"dupfs/cache"
 	"dupfs/chain"
@@ -36,6 +38,7 @@ type archive struct {
 	salvage  bool              // sets whose base is missing are opened, too
 	snapshot *snapshot.Archive // nil until points is called
 	env      *environ
+	audited  bool // damage is told file by file
 	closers  []func() error
 }
 
@@ -46,6 +49,9 @@ func (e *environ) openStore(ctx context.Context, c *cli.Context, url string) (*a
 		return nil, usagef("%s is not a URL", url)
 	}
 	options, err := e.backendOptions(c)
+	if err == nil {
+		err = checkPar2(c, url)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +103,8 @@ func (e *environ) storeOptions(c *cli.Context, a *archive) (o store.Options, err
 			Manifest: c.String("file-prefix-manifest"), Signature: c.String("file-prefix-signature"),
 		},
 		TempDir: c.String("tempdir"),
-		Near:    strings.HasPrefix(a.url, "file:"),
+		Near:    isLocal(a.url),
+		Notify:  a.healed,
 	}
 	o.Sums, o.SumPart = all.Sums(a.url, s3.Options{PartSize: c.Int64("s3-multipart-chunk-size") << 20})
 	if o.Memory, err = byteCount(c, "memory"); err != nil {
@@ -128,12 +135,21 @@ func (e *environ) open(ctx context.Context, c *cli.Context, url string) (*archiv
 	}
 	points, err := a.points(ctx)
 	if err == nil && len(points) == 0 {
-		err = fmt.Errorf("%s: %w", a.shown, errNoBackups)
+		err = a.noBackups()
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
+}
+
+// noBackups says that there is no backup; perhaps there was one.
+func (a *archive) noBackups() error {
+	err := fmt.Errorf("%s: %w", a.shown, errNoBackups)
+	if slices.ContainsFunc(a.store.Leftovers(), func(f chain.Stored) bool { return f.Kind == chain.ManifestFile }) {
+		return fail(exitException, err, "there are recovery files of a manifest: `dupfs doctor URL` says what can be done")
+	}
+	return err
 }
 
 // openSaying is open for the commands of duplicity, which say what is there.
@@ -150,7 +166,7 @@ func (e *environ) openSaying(ctx context.Context, c *cli.Context, url string) (*
 		a.announce(&chain.Collection{}, true)
 	}
 	if err == nil && len(points) == 0 {
-		err = fmt.Errorf("%s: %w", a.shown, errNoBackups)
+		err = a.noBackups()
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -239,6 +255,9 @@ func (a *archive) warnUnfinished(p chain.Point, t time.Time) {
 	for _, s := range a.snapshot.Collection().Incomplete {
 		if s.End.After(p.Time) && !s.End.After(t) {
 			a.env.warn("the backup of %s has no manifest and is not used: that of %s is the newest before", stamp(s.End), stamp(p.Time))
+			if len(a.store.LostOf(s)) > 0 {
+				a.env.hint("there are recovery files of it: `dupfs doctor " + a.shown + "` says what can be done")
+			}
 		}
 	}
 }
@@ -293,6 +312,7 @@ func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 		RetryDelay: seconds(c, "backend-retry-delay"),
 		VolumeTier: c.String("azure-blob-tier"), MetadataTier: c.String("azure-metadata-tier"),
 	}
+	o.Par2 = par2Options(c)
 	o.SSHOptions = c.String("ssh-options")
 	o.SwiftPolicy, o.SwiftSegment = c.String("swift-storage-policy"), c.Int64("mp-segment-size")<<20
 	o.Azure.MaxSinglePut, o.Azure.MaxBlock = c.Int64("azure-max-single-put-size"), c.Int64("azure-max-block-size")
@@ -320,6 +340,52 @@ func (e *environ) backendOptions(c *cli.Context) (all.Options, error) {
 	}
 	o.Download, err = byteCount(c, "limit-download")
 	return o, err
+}
+
+// par2Options reads what concerns recovery files. Those of duplicity 3 may be in
+// quotes once more.
+func par2Options(c *cli.Context) par2.Options {
+	return par2.Options{
+		Redundancy: c.Int("par2-redundancy"), Volumes: c.Int("par2-volumes"), TempDir: c.String("tempdir"),
+		Args: strings.Fields(strings.Trim(c.String("par2-options"), `'"`)),
+	}
+}
+
+// checkPar2 says what is wrong with options that concern recovery files. Where
+// there are none to be made they mean nothing.
+func checkPar2(c *cli.Context, url string) error {
+	if _, wrapped := all.Inner(url); !wrapped {
+		return nil
+	}
+	if n := c.Int("par2-redundancy"); n < 1 || n > 100 {
+		return usagef("--par2-redundancy is 1 to 100 percent, not %d", n)
+	}
+	if n := c.Int("par2-volumes"); n < 1 || n > 31 {
+		return usagef("--par2-volumes is 1 to 31 files, not %d", n)
+	}
+	return nil
+}
+
+// isLocal reports whether an archive is in a directory of this machine.
+func isLocal(url string) bool {
+	inner, _ := all.Inner(url)
+	return strings.HasPrefix(inner, "file:")
+}
+
+// healed tells of a stored file that is damaged and was healed.
+func (a *archive) healed(h store.Healed) {
+	if a.audited {
+		return // it is a finding
+	}
+	a.env.warn("%s: %s; it was healed from its recovery files", h.File, h.Reason)
+}
+
+// healedHint says, after a command that read all it wanted, what to do about
+// what was healed.
+func (a *archive) healedHint() {
+	if len(a.store.Healed()) > 0 {
+		a.env.hint("`dupfs doctor --repair " + a.shown + "` writes what was healed back")
+	}
 }
 
 // storageClass returns the S3 class that an option names, "" for none.
@@ -370,7 +436,7 @@ func (e *environ) cacheDir(c *cli.Context, url string) (string, error) {
 // archive needs no copy.
 func (e *environ) diskCache(c *cli.Context, url, dir string) (*cache.Dir, error) {
 	budget, err := byteCount(c, "cache-size")
-	if err != nil || budget == 0 || strings.HasPrefix(url, "file:") {
+	if err != nil || budget == 0 || isLocal(url) {
 		return nil, err
 	}
 	return cache.OpenDir(filepath.Join(dir, "volumes"), budget)

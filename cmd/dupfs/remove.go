@@ -106,6 +106,14 @@ func runRemove(ctx context.Context, e *environ, c *cli.Context, args []string, p
 		return err
 	}
 	cleanup := c.Command.Name == "cleanup"
+	if cleanup {
+		for _, f := range a.store.Leftovers() {
+			if f.Kind == chain.ManifestFile {
+				e.warn("%s is not there, but recovery files of it: if it was not removed on purpose, `dupfs doctor --repair URL` makes it whole", f.File)
+			}
+			p.Delete = append(p.Delete, f)
+		}
+	}
 	a.announce(col, cleanup)
 	for _, w := range p.Warnings {
 		e.warn("%s", w)

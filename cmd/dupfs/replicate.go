@@ -128,7 +128,10 @@ func (r *replica) list(ctx context.Context, c *cli.Context) error {
 	}
 	bad := map[*chain.Set]bool{}
 	for _, f := range found {
-		if !errors.Is(f.Err, audit.ErrNoSigtar) && !errors.Is(f.Err, audit.ErrNoIndex) {
+		switch {
+		case errors.Is(f.Err, audit.ErrNoSigtar), errors.Is(f.Err, audit.ErrNoIndex):
+		case errors.Is(f.Err, audit.ErrHealable): // or it fails when it is copied
+		default:
 			e.warn("%s", findingText(f))
 			bad[f.Set] = true
 		}
@@ -141,7 +144,7 @@ func (r *replica) list(ctx context.Context, c *cli.Context) error {
 func (r *replica) plan(sets []*chain.Set, files []audit.File, bad map[*chain.Set]bool) {
 	r.content = map[*chain.Set][]audit.File{}
 	for _, f := range files {
-		if size, ok := r.there[f.File]; ok && size == f.Size {
+		if size, ok := r.there[f.File]; ok && (size == f.Size || r.from.store.Lost(f.File)) {
 			continue
 		}
 		r.content[f.Set] = append(r.content[f.Set], f)

@@ -120,6 +120,7 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 		return fail(exitIncomplete, fmt.Errorf("everything was restored, but %s could not be set", plural(report.Warnings, "attribute")),
 			"the warnings above name them; owners need root, or --no-restore-ownership")
 	}
+	a.healedHint()
 	return nil
 }
 
@@ -260,7 +261,7 @@ func runVerify(ctx context.Context, e *environ, c *cli.Context, rules *ruleList)
 	case report.Differences > 0:
 		return fail(exitGeneric, errSaid, "")
 	}
-	return nil
+	return a.healedFlaws()
 }
 
 // skipUnselected returns what tells the entries of a directory that the rules

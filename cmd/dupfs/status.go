@@ -8,9 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"dupfs/backends/all"
 	"dupfs/chain"
 	"dupfs/chain/backup"
 	"dupfs/chain/manifest"
@@ -41,6 +43,8 @@ type setStatus struct {
 	Index   bool     `json:"index"`
 	State   string   `json:"state"` // ok, damaged, incomplete, orphaned, replaced
 	Wrong   []string `json:"wrong,omitempty"`
+
+	Recovery int64 `json:"recovery_bytes,omitempty"` // of recovery files
 }
 
 func runStatus(ctx context.Context, e *environ, c *cli.Context) error {
@@ -67,6 +71,7 @@ func runStatus(ctx context.Context, e *environ, c *cli.Context) error {
 	if len(col.Chains)+len(col.Orphaned)+len(col.Incomplete) == 0 {
 		return fmt.Errorf("%s: %w", a.shown, errNoBackups)
 	}
+	a.audited = true
 	sets := a.setStatuses(ctx, col)
 	if c.Bool("json") {
 		return printStatusJSON(e.stdout, sets)
@@ -144,6 +149,10 @@ func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state
 	}
 	for _, f := range s.Files() {
 		st.Bytes += max(f.Size, 0)
+		st.Recovery += a.store.Recovery(f.File).Bytes
+		if a.store.Lost(f.File) {
+			st.Wrong = append(st.Wrong, f.File+" is missing; its recovery files may make it whole")
+		}
 		if f.Kind == chain.VolumeFile {
 			st.Layer = f.Layer.String()
 		}
@@ -155,6 +164,9 @@ func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state
 		st.Wrong = append(st.Wrong, err.Error())
 	} else {
 		st.Wrong = append(st.Wrong, missingVolumes(s, m)...)
+	}
+	if h, ok := a.store.HealedFile(s.Manifest.File); ok {
+		st.Wrong = append(st.Wrong, h.File+": "+h.Reason+"; its recovery files make it whole")
 	}
 	if s.Sigtar == nil {
 		st.Wrong = append(st.Wrong, "no signatures: the next backup cannot build on it without them")
@@ -228,9 +240,38 @@ func printStatus(w io.Writer, colour func(paint, string) string, a *archive, col
 	for _, f := range slices.Concat(col.LooseSigtars, col.LooseIndexes) {
 		fmt.Fprintf(w, "  belongs to no set: %s\n", printable(f.File))
 	}
+	var recovery int64
+	for _, s := range sets {
+		recovery += s.Recovery
+	}
+	if recovery > 0 {
+		fmt.Fprintf(w, "\nrecovery files: %s\n", size(recovery))
+	}
+	unknown, loose := recoveryNames(unknown)
+	if len(loose) > 0 {
+		fmt.Fprintf(w, "\n%s: %s\n", plural(int64(len(loose)), "recovery file"), par2Hint(a))
+	}
 	if len(unknown) > 0 {
 		fmt.Fprintf(w, "\n%s of other programs\n", plural(int64(len(unknown)), "file"))
 	}
+}
+
+// recoveryNames takes the names of recovery files out of those that mean
+// nothing here: the URL was given without par2+.
+func recoveryNames(unknown []string) (others, recovery []string) {
+	for _, n := range unknown {
+		if strings.HasSuffix(n, ".par2") {
+			recovery = append(recovery, n)
+		} else {
+			others = append(others, n)
+		}
+	}
+	return others, recovery
+}
+
+// par2Hint says how recovery files are used.
+func par2Hint(a *archive) string {
+	return "with " + all.Wrapped + a.shown + " they heal what is damaged"
 }
 
 // statePaint is the colour of a set's state.

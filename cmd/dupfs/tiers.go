@@ -19,7 +19,7 @@ import (
 // tierStatus is a line of what lies in which access tier.
 type tierStatus struct {
 	Tier  string `json:"tier"` // "" for none
-	What  string `json:"what"` // volumes, metadata
+	What  string `json:"what"` // volumes, metadata, recovery
 	Files int64  `json:"files"`
 	Bytes int64  `json:"bytes"`
 }
@@ -30,7 +30,21 @@ func (a *archive) printTiers(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", a.shown, err)
 	}
+	var recovery map[string]backends.Recovery
+	if h := a.store.Healer(); h != nil {
+		if recovery, err = h.Recovery(ctx); err != nil {
+			return fmt.Errorf("%s: %w", a.shown, err)
+		}
+	}
 	tiers := map[string]*tierStatus{}
+	add := func(tier, what string, files, bytes int64) {
+		key := fmt.Sprintf("%-12s %-8s", orNone(tier), what)
+		if tiers[key] == nil {
+			tiers[key] = &tierStatus{Tier: tier, What: what}
+		}
+		tiers[key].Files += files
+		tiers[key].Bytes += max(bytes, 0)
+	}
 	for _, f := range files {
 		n, ok := chain.ParseName(f.Name, a.store.Prefixes())
 		if !ok {
@@ -40,12 +54,10 @@ func (a *archive) printTiers(ctx context.Context, asJSON bool) error {
 		if n.Kind == chain.VolumeFile {
 			what = "volumes"
 		}
-		key := fmt.Sprintf("%-12s %-8s", orNone(f.Tier), what)
-		if tiers[key] == nil {
-			tiers[key] = &tierStatus{Tier: f.Tier, What: what}
+		add(f.Tier, what, 1, f.Size)
+		if r := recovery[f.Name]; r.Files > 0 { // they are where their file is
+			add(f.Tier, "recovery", int64(r.Files), r.Bytes)
 		}
-		tiers[key].Files++
-		tiers[key].Bytes += max(f.Size, 0)
 	}
 	keys := make([]string, 0, len(tiers))
 	for k := range tiers {
