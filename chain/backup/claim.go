@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"dupfs/backends"
 	"dupfs/chain"
 	"dupfs/chain/store"
 )
@@ -44,7 +43,7 @@ func (r *run) begin(ctx context.Context, st *store.Store) error {
 		}
 		return r.putClaim(ctx, st) // which a run that failed has taken back
 	}
-	if backends.Excludes(st.Backend()) {
+	if st.Excludes() {
 		return r.openJournal()
 	}
 	for range maxClaims {

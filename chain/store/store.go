@@ -116,6 +116,9 @@ func (s *Store) Prefixes() chain.Prefixes { return s.opts.Prefixes }
 // Layer returns the layer of volumes, sigtars and indexes that are written.
 func (s *Store) Layer() chain.Layer { return s.opts.Layer }
 
+// Excludes reports whether the store keeps two writers of one name apart.
+func (s *Store) Excludes() bool { return backends.Excludes(s.backend) }
+
 // Backend returns the backend below, for what only it can do.
 func (s *Store) Backend() backends.Backend { return s.backend }
 

@@ -63,8 +63,9 @@ var allowed = map[string]string{
 	"internal/need":   "",
 	"internal/arrows": "",
 
-	"internal/stock":    "internal/need",
-	"internal/textdiff": "",
+	"internal/stock":     "internal/need",
+	"internal/textdiff":  "",
+	"internal/typecheck": "",
 }
 
 const module = "dupfs"
