@@ -30,7 +30,11 @@ func (w *world) card() string {
 	w.sh("mkdir -m 700 tokens")
 	w.write("softhsm2.conf", "directories.tokendir = "+w.path("tokens")+"\nobjectstore.backend = file\nlog.level = ERROR\n")
 	writeFile(w.t, w.path("gnupg", "gnupg-pkcs11-scd.conf"), "providers soft\nprovider-soft-library "+module+"\n")
-	writeFile(w.t, w.path("gnupg", "gpg-agent.conf"), "scdaemon-program "+need.Program(w.t, "gnupg-pkcs11-scd")+"\npinentry-program /bin/false\n")
+	// It keeps its socket in a temporary directory for a moment longer than the agent lives.
+	w.sh("mkdir -m 700 card")
+	w.write("bin/scd", "#!/bin/sh\nTMPDIR="+w.path("card")+" exec "+need.Program(w.t, "gnupg-pkcs11-scd")+" \"$@\"\n")
+	w.sh("chmod +x bin/scd")
+	writeFile(w.t, w.path("gnupg", "gpg-agent.conf"), "scdaemon-program "+w.path("bin", "scd")+"\npinentry-program /bin/false\n")
 	made := w.sh(`softhsm2-util --init-token --free --label backup --so-pin 12345678 --pin ` + pin + ` >/dev/null
 		for id in 01 02; do
 			pkcs11-tool --module $MODULE --login --pin ` + pin + ` --token-label backup --keypairgen --key-type rsa:2048 --id $id --label key$id

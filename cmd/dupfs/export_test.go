@@ -22,13 +22,14 @@ func TestHandles(t *testing.T) {
 	w := newWorld(t)
 	url := w.url("archive")
 	w.write("src/a/b/c/file", "x")
+	w.write("src/a/b/gone", "x")
 	w.dupfs("backup", "--no-encryption", "--current-time", at(0), "src", url)
 	w.write("src/a/b/c/file", "xyz")
-	w.sh("rm -rf src/gone")
+	w.sh("rm src/a/b/gone")
 	w.dupfs("backup", "--no-encryption", "--current-time", at(1), "src", url)
 	names := []string{
 		"", "snapshots", "snapshots/latest/", "snapshots/latest/a/b/c", "snapshots/latest/a/b/c/file",
-		"versions/a/b/c", "versions/a/b/c/file", "deleted/a/b", "at", ".dupfs", "changes",
+		"versions/a/b/c", "versions/a/b/c/file", "deleted/a/b", "deleted/a/b/gone", "at", ".dupfs", "changes",
 	}
 	handles := make([]unix.FileHandle, len(names))
 	inodes := make([]uint64, len(names))

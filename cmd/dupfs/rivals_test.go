@@ -149,19 +149,27 @@ case " $* " in *" --symmetric "*) echo x >> `+w.path("calls")+` ;; esac
 exec gpg "$@"
 `)
 	w.sh("chmod +x bin/gpg-kills; mkdir src")
+	second := epoch
+	big := func(size int) { // each in a second of its own: stock looks at nothing else
+		second += 10
+		w.sh(fmt.Sprintf("head -c %d /dev/urandom > src/big; touch -d @%d src/big", size, second))
+	}
 	dies := func(n int) {
 		t.Helper()
-		w.sh("head -c 6000000 /dev/urandom > src/big; : > calls")
+		big(6000000)
+		w.sh(": > calls")
 		r := w.exec(nil, need.Program(t, "duplicity"), "--gpg-binary", w.path("bin", "gpg-kills"), "--volsize", "1", "--current-time", at(n), "src", url)
 		if r.code != -1 {
 			t.Fatalf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
 		}
-		w.sh("rm -rf tmp; mkdir -m 700 tmp; head -c 2500000 /dev/urandom > src/big")
+		w.sh("rm -rf tmp; mkdir -m 700 tmp")
+		big(2500000)
 	}
 	finish := func(run func(...string) string, n int) {
 		t.Helper()
 		w.write("src/n", at(n))
-		w.sh(fmt.Sprintf("cp -a src copy%d", n))
+		second += 10
+		w.sh(fmt.Sprintf("touch -d @%d src/n; cp -a src copy%d", second, n))
 		run("--volsize", "1", "--current-time", at(n), "src", url)
 	}
 	dies(0)
@@ -172,7 +180,7 @@ exec gpg "$@"
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.sh("head -c 5000000 /dev/urandom > src/big")
+	big(5000000)
 	if r := w.exec([]string{dyingVariable + "=after 3"}, self, "--volsize", "1", "--current-time", at(4), "src", url); r.code != -1 {
 		t.Fatalf("exit %d\n%s", r.code, r.stderr)
 	}
