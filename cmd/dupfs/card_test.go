@@ -122,8 +122,6 @@ func TestSmartcard(t *testing.T) {
 	}
 	unmount()
 	remove()
-	w.sh("SIGN_PASSPHRASE=" + pin + " " + need.Program(t, "duplicity") + " restore --sign-key " + id + " " + url + " stock")
-	w.same("stock")
 	for line := range strings.Lines(w.sh("for f in archive/*; do gpg --batch --pinentry-mode loopback --passphrase " + pin +
 		" --status-fd 1 -o /dev/null -d $f 2>/dev/null | grep -c GOODSIG; done")) {
 		if line != "1\n" {

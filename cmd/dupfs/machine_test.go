@@ -9,16 +9,15 @@ import (
 	"strings"
 	"testing"
 
-	"dupfs/internal/stock"
+	"dupfs/internal/need"
 )
 
 // pair is a world in which stock and dupfs, called as duplicity, do the same
 // side by side, each in a directory of its own.
 type pair struct {
 	*world
-	t      *testing.T
-	ours   string        // dupfs as duplicity
-	server *stock.Server // duplicity, once it is loaded
+	t    *testing.T
+	ours string // dupfs as duplicity
 }
 
 func newPair(t *testing.T) *pair {
@@ -46,29 +45,21 @@ func (p *pair) both(script string) {
 
 // run runs the same command with both and returns how they ended, with their
 // machine logs. Nobody can be asked anything.
-func (p *pair) run(env []string, args ...string) (theirs, ours result, stockLog, ourLog []string) {
+func (p *pair) run(env []string, args ...string) (stock, ours result, stockLog, ourLog []string) {
 	p.t.Helper()
-	if p.server == nil {
-		p.server = stock.Start(p.t, p.world.env)
-	}
-	args = append([]string{"--archive-dir=cache", "--log-file=log"}, args...)
-	one := func(dir string, run func() result) (result, []string) {
+	one := func(dir, program string) (result, []string) {
+		line := append([]string{"-w", program, "--archive-dir=cache", "--log-file=log"}, args...)
 		os.Remove(p.path(dir, "log"))
-		r := run()
+		r := p.in(dir).exec(env, "setsid", line...)
 		text, err := os.ReadFile(p.path(dir, "log"))
 		if err != nil && !os.IsNotExist(err) {
 			p.t.Fatal(err)
 		}
 		return r, stanzasOf(p.t, string(text))
 	}
-	theirs, stockLog = one("stock", func() result {
-		r := p.server.Run(p.t, p.path("stock"), slices.Concat(p.world.env, env), args...)
-		return result{r.Stdout, r.Stderr, r.Code, "duplicity"}
-	})
-	ours, ourLog = one("ours", func() result {
-		return p.in("ours").exec(env, "setsid", append([]string{"-w", p.ours}, args...)...)
-	})
-	return theirs, ours, stockLog, ourLog
+	stock, stockLog = one("stock", need.Program(p.t, "duplicity"))
+	ours, ourLog = one("ours", p.ours)
+	return stock, ours, stockLog, ourLog
 }
 
 // in returns the world with another working directory.
