@@ -77,7 +77,7 @@ func runAudit(ctx context.Context, e *environ, c *cli.Context) error {
 	case err != nil:
 		return err
 	case bad > 0:
-		return fail(exitDamaged, errors.New("something in the archive is damaged or missing"), "`dupfs doctor URL` says what can be done")
+		return fail(exitDamaged, errors.New("something in the archive is damaged or missing"), "`dupfs doctor --deep URL` says what can be done")
 	case unsure > 0:
 		return fail(exitIncomplete, fmt.Errorf("of %s the store, or the archive, has no checksum to compare", plural(unsure, "file")),
 			"`dupfs verify --level volumes URL` reads them; then it is known here what the store says of them")
@@ -322,7 +322,7 @@ func verifyAllPoints(ctx context.Context, e *environ, c *cli.Context, url string
 		return err
 	}
 	if failed > 0 {
-		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(failed)), "the warnings above name it; `dupfs doctor URL` says what can be done")
+		return fail(exitDamaged, fmt.Errorf("%s damaged", pluralWas(failed)), "the warnings above name it; `dupfs doctor --deep URL` says what can be done")
 	}
 	return nil
 }
@@ -335,7 +335,7 @@ func (a *archive) healedFlaws() error {
 		return nil
 	}
 	return fail(exitDamaged, fmt.Errorf("%s damaged in the store, and healed for this from recovery files", countOf(n, "stored file is", "stored files are")),
-		"`dupfs doctor --repair "+a.shown+"` writes what was healed back")
+		"`dupfs doctor --deep --repair "+a.shown+"` writes what was healed back")
 }
 
 func countOf(n int64, one, more string) string {

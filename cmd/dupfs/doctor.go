@@ -94,7 +94,11 @@ func (e *environ) printAilments(c *cli.Context, found []ailment) error {
 		fmt.Fprintf(e.stdout, "%s\n    %s\n", printable(x.Wrong), printable(x.Advice))
 	}
 	if len(found) == 0 {
-		fmt.Fprintln(e.stdout, "Nothing is wrong.")
+		seen := "Nothing is wrong."
+		if !c.Bool("deep") {
+			seen = "Nothing is wrong, as far as is seen without reading volumes (--deep)."
+		}
+		fmt.Fprintln(e.stdout, seen)
 	}
 	return nil
 }
@@ -332,7 +336,7 @@ func (x *examiner) finding(f audit.Finding) {
 	name, _ := chain.ParseName(f.File, x.store.Prefixes())
 	switch {
 	case errors.Is(f.Err, audit.ErrHealable):
-		a.Advice = "nothing is lost so far: `dupfs doctor --repair URL` writes the healed file in its place"
+		a.Advice = "nothing is lost so far: `dupfs doctor --deep --repair URL` writes the healed file in its place"
 		a.repair, a.apart = func(ctx context.Context) error { return x.putBack(ctx, f) }, true
 	case x.loose[f.File+".par2"]:
 		a.Advice = "there are recovery files of it: " + par2Hint(x.archive)

@@ -69,7 +69,7 @@ func runDrill(ctx context.Context, e *environ, c *cli.Context) error {
 	case err != nil:
 		return err
 	case d.failed > 0:
-		return fail(exitDamaged, errors.New("the drill failed: not everything could be restored as it was"), "the warnings above name it; `dupfs doctor URL` says what can be done")
+		return fail(exitDamaged, errors.New("the drill failed: not everything could be restored as it was"), "the warnings above name it; `dupfs doctor --deep URL` says what can be done")
 	}
 	return nil
 }

@@ -384,7 +384,7 @@ func (a *archive) healed(h store.Healed) {
 // what was healed.
 func (a *archive) healedHint() {
 	if len(a.store.Healed()) > 0 {
-		a.env.hint("`dupfs doctor --repair " + a.shown + "` writes what was healed back")
+		a.env.hint("`dupfs doctor --deep --repair " + a.shown + "` writes what was healed back")
 	}
 }
 

@@ -70,7 +70,7 @@ func runReplicate(ctx context.Context, e *environ, c *cli.Context) error {
 	}
 	fmt.Fprintf(e.stdout, "%s of %s, %s, %s\n", plural(r.files, "file"), plural(r.sets, "set"), size(r.bytes.Load()), did)
 	if r.failed > 0 {
-		return fail(exitDamaged, fmt.Errorf("%s not whole and left out", pluralSets(r.failed)), "the warnings above name what is wrong; `dupfs doctor URL` says what can be done")
+		return fail(exitDamaged, fmt.Errorf("%s not whole and left out", pluralSets(r.failed)), "the warnings above name what is wrong; `dupfs doctor --deep URL` says what can be done")
 	}
 	return nil
 }
