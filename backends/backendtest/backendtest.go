@@ -102,6 +102,29 @@ type suite struct {
 	o   Options
 }
 
+// Read returns all of a stored file.
+func Read(t testing.TB, b backends.Backend, name string) []byte {
+	t.Helper()
+	r, err := b.Open(t.Context(), name, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Write stores a file.
+func Write(t testing.TB, b backends.Backend, name string, data []byte) {
+	t.Helper()
+	if err := b.Put(t.Context(), name, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Data returns n bytes that are the same for the same seed.
 func Data(seed uint64, n int) []byte {
 	var key [32]byte

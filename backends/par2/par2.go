@@ -1,6 +1,6 @@
 // Package par2 wraps a store so that damaged files in it can be made whole
 // again: beside each file it keeps recovery files of the Parity Volume Set
-// format, NAME.par2 and NAME.volXXX+YY.par2, as duplicity's wrapper of that
+// format, NAME.par2 and NAME.volN+M.par2, as duplicity's wrapper of that
 // name does. The program par2 makes and uses them.
 //
 // A file is stored first and its recovery files after it; they are removed

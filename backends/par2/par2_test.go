@@ -72,27 +72,6 @@ func names(t *testing.T, b backends.Backend) []string {
 	return list
 }
 
-func read(t *testing.T, b backends.Backend, name string) []byte {
-	t.Helper()
-	r, err := b.Open(t.Context(), name, 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-func put(t *testing.T, b backends.Backend, name string, data []byte) {
-	t.Helper()
-	if err := b.Put(t.Context(), name, bytes.NewReader(data)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func heal(t *testing.T, b backends.Backend) ([]byte, error) {
 	t.Helper()
 	f, err := backends.HealerOf(b).Heal(t.Context(), name)
@@ -137,7 +116,7 @@ func TestHeal(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else {
-				put(t, below, name, c.damage(data))
+				backendtest.Write(t, below, name, c.damage(data))
 			}
 			got, err := heal(t, b)
 			if c.want == "" && (err != nil || !bytes.Equal(got, data)) {
@@ -167,7 +146,7 @@ func TestHealWithLess(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b, below, data := stored(t, Options{}, 300_000)
-			put(t, below, name, flip(data, 7))
+			backendtest.Write(t, below, name, flip(data, 7))
 			for _, n := range names(t, below) {
 				if fileOf(n) == name && (n == name+".par2") == c.main {
 					c.damage(t, below, n)
@@ -185,7 +164,7 @@ func TestHealWithLess(t *testing.T) {
 	b, below, _ := stored(t, Options{}, 5000)
 	for _, n := range names(t, below) {
 		if n != name {
-			put(t, below, n, []byte("nothing that makes sense"))
+			backendtest.Write(t, below, n, []byte("nothing that makes sense"))
 		}
 	}
 	if _, err := heal(t, b); err == nil || !strings.Contains(err.Error(), "are damaged, too") {
@@ -205,7 +184,7 @@ func remove(t *testing.T, below *mem.Backend, n string) {
 
 func scratch(t *testing.T, below *mem.Backend, n string) {
 	t.Helper()
-	put(t, below, n, flip(read(t, below, n), 20))
+	backendtest.Write(t, below, n, flip(backendtest.Read(t, below, n), 20))
 }
 
 // What par2 would write to another name is not given to it.
@@ -223,8 +202,8 @@ func TestForeignRecovery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, below, name+".par2", text)
-	put(t, below, name, flip(data, 7))
+	backendtest.Write(t, below, name+".par2", text)
+	backendtest.Write(t, below, name, flip(data, 7))
 	if _, err := heal(t, b); err == nil || !strings.Contains(err.Error(), `of another file ("other")`) {
 		t.Errorf("%v", err)
 	}
@@ -250,7 +229,7 @@ func TestInterrupted(t *testing.T) {
 	} {
 		for last := 1; ; last++ {
 			below := mem.New()
-			put(t, New(below, Options{}), name, old)
+			backendtest.Write(t, New(below, Options{}), name, old)
 			faulty := backendtest.NewFaulty(below,
 				backendtest.Fault{Op: backendtest.Put, Nth: last, Count: -1, Err: errors.New("dead")},
 				backendtest.Fault{Op: backendtest.PutNew, Nth: last, Count: -1, Err: errors.New("dead")},
@@ -268,8 +247,8 @@ func TestInterrupted(t *testing.T) {
 				}
 			}
 			if slices.Contains(files, name) && all[name].Files > 0 {
-				if data := read(t, below, name); bytes.Equal(data, new) {
-					put(t, below, name, flip(new, 3))
+				if data := backendtest.Read(t, below, name); bytes.Equal(data, new) {
+					backendtest.Write(t, below, name, flip(new, 3))
 					if got, err := heal(t, fresh); err == nil && !bytes.Equal(got, new) {
 						t.Errorf("%s, %d calls: healed to something else", c.name, last)
 					}
@@ -293,7 +272,7 @@ func TestTaken(t *testing.T) {
 	if !errors.Is(err, fs.ErrExist) || !slices.Equal(names(t, below), before) {
 		t.Errorf("%v; %v", err, names(t, below))
 	}
-	put(t, below, name, flip(data, 9))
+	backendtest.Write(t, below, name, flip(data, 9))
 	if got, err := heal(t, b); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%v", err)
 	}
@@ -331,8 +310,8 @@ func TestNoProgram(t *testing.T) {
 	if err := b.Put(t.Context(), name, strings.NewReader("x")); !errors.Is(err, ErrProgram) || len(names(t, below)) > 0 {
 		t.Errorf("%v; %q", err, names(t, below))
 	}
-	put(t, below, name, []byte("x"))
-	if got := read(t, b, name); string(got) != "x" {
+	backendtest.Write(t, below, name, []byte("x"))
+	if got := backendtest.Read(t, b, name); string(got) != "x" {
 		t.Errorf("%q", got)
 	}
 }

@@ -198,8 +198,7 @@ func (b *backend) run(ctx context.Context, n int64, args ...string) error {
 	sub, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(sub, b.o.Program, args...)
-	// Its threads wait for each other; without this they spin meanwhile.
-	cmd.Env = append(os.Environ(), "OMP_WAIT_POLICY=passive", "LC_ALL=C")
+	cmd.Env = environment()
 	cmd.WaitDelay = 5 * time.Second
 	var out tail
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -215,6 +214,18 @@ func (b *backend) run(ctx context.Context, n int64, args ...string) error {
 		return fmt.Errorf("%w (%w)", ErrProgram, err)
 	}
 	return &runError{err, out.text()}
+}
+
+// environment is what par2 is told of ours: no secret. Its threads wait for each
+// other, and would spin meanwhile without OMP_WAIT_POLICY.
+func environment() []string {
+	env := []string{"OMP_WAIT_POLICY=passive", "LC_ALL=C"}
+	for _, name := range []string{"PATH", "HOME", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
 }
 
 // runError says that par2 failed, and in its words why.
@@ -340,7 +351,7 @@ func (w *work) fetch(ctx context.Context, b backends.Backend, name string) (bool
 	return true, f.Close()
 }
 
-// shorter puts NAME.par2 before NAME.volXXX+YY.par2.
+// shorter puts NAME.par2 before NAME.volN+M.par2.
 func shorter(x, y string) int {
 	if len(x) != len(y) {
 		return len(x) - len(y)

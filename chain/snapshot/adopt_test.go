@@ -116,11 +116,11 @@ func TestLaterIndexBad(t *testing.T) {
 	versions(t, a)
 	uploadFrom(t, b)
 	names := stored(t, b, "dupfs-index")
-	data := fetch(t, b, names[0])
+	data := backendtest.Read(t, b, names[0])
 	for i := range data {
 		data[i] ^= 0x55
 	}
-	replace(t, b, names[0], data)
+	backendtest.Write(t, b, names[0], data)
 	had := b.File(backendtest.Get, names[0]).Calls
 	for range 3 {
 		if err := a.Refresh(t.Context()); err != nil {

@@ -1,9 +1,7 @@
 package snapshot
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -145,28 +143,6 @@ func TestUpload(t *testing.T) {
 	}
 }
 
-// fetch returns a stored file.
-func fetch(t testing.TB, b backends.Backend, name string) []byte {
-	t.Helper()
-	r, err := b.Open(t.Context(), name, 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-func replace(t testing.TB, b backends.Backend, name string, data []byte) {
-	t.Helper()
-	if err := b.Put(t.Context(), name, bytes.NewReader(data)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Indexes that are damaged, of another set, or not encrypted as the set is are
 // not used: the archive is the same without them, and new ones replace them.
 func TestUploadedIndexesRefused(t *testing.T) {
@@ -177,23 +153,23 @@ func TestUploadedIndexesRefused(t *testing.T) {
 	}{
 		{"damaged", "symmetric", false, func(t *testing.T, b *mem.Backend, names []string) {
 			for _, n := range names {
-				data := fetch(t, b, n)
+				data := backendtest.Read(t, b, n)
 				data[len(data)*3/4] ^= 4
-				replace(t, b, n, data)
+				backendtest.Write(t, b, n, data)
 			}
 		}},
 		{"cut", "plain", false, func(t *testing.T, b *mem.Backend, names []string) {
 			for _, n := range names {
-				data := fetch(t, b, n)
-				replace(t, b, n, data[:len(data)/2])
+				data := backendtest.Read(t, b, n)
+				backendtest.Write(t, b, n, data[:len(data)/2])
 			}
 		}},
 		{"of another set", "symmetric", false, func(t *testing.T, b *mem.Backend, names []string) {
-			first := fetch(t, b, names[0])
+			first := backendtest.Read(t, b, names[0])
 			for i := range names[1:] {
-				replace(t, b, names[i], fetch(t, b, names[i+1]))
+				backendtest.Write(t, b, names[i], backendtest.Read(t, b, names[i+1]))
 			}
-			replace(t, b, names[len(names)-1], first)
+			backendtest.Write(t, b, names[len(names)-1], first)
 		}},
 		{"of another archive", "plain", false, func(t *testing.T, b *mem.Backend, names []string) {
 			other := withIndexes(t, "symmetric") // made of a like source, at the same times

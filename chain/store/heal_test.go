@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"dupfs/backends"
+	"dupfs/backends/backendtest"
 	"dupfs/backends/mem"
 	"dupfs/chain"
 	"dupfs/chain/pgp"
@@ -70,24 +71,10 @@ func ward(t *testing.T, layer chain.Layer, data []byte) (*physician, *bench, *Fi
 	b := newBench(t, Options{})
 	f := b.put(t, layer, data)
 	p := &physician{Backend: b.mem, whole: mem.New()}
-	if err := p.whole.Put(t.Context(), f.File(), bytes.NewReader(raw(t, b.mem, f.File()))); err != nil {
+	if err := p.whole.Put(t.Context(), f.File(), bytes.NewReader(backendtest.Read(t, b.mem, f.File()))); err != nil {
 		t.Fatal(err)
 	}
 	return p, b, f
-}
-
-func raw(t *testing.T, b backends.Backend, name string) []byte {
-	t.Helper()
-	r, err := b.Open(t.Context(), name, 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	text, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
 }
 
 func (p *physician) open(t *testing.T, notify func(Healed)) *Store {
@@ -104,26 +91,19 @@ func (p *physician) open(t *testing.T, notify func(Healed)) *Store {
 	return s
 }
 
-func overwrite(t *testing.T, b backends.Backend, name string, text []byte) {
-	t.Helper()
-	if err := b.Put(t.Context(), name, bytes.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Many readers of a damaged file have it healed once, are told once, and get
 // what was stored; then it can be put back.
 func TestHealing(t *testing.T) {
 	eachLayer(t, func(t *testing.T, layer chain.Layer) {
 		data := content(20 * testChunk)
 		p, b, f := ward(t, layer, data)
-		text := raw(t, b.mem, f.File())
+		text := backendtest.Read(t, b.mem, f.File())
 		for i := range text {
 			if i%1000 == 500 {
 				text[i] ^= 1
 			}
 		}
-		overwrite(t, b.mem, f.File(), text)
+		backendtest.Write(t, b.mem, f.File(), text)
 		var told atomic.Int64
 		s := p.open(t, func(h Healed) {
 			if told.Add(1); h.File != f.File() || h.Reason == "" || strings.Contains(h.Reason, h.File) {
@@ -150,7 +130,7 @@ func TestHealing(t *testing.T) {
 		if err := s.PutBack(t.Context(), f.Stored, f.Layout.SHA1[:]); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(raw(t, b.mem, f.File()), raw(t, p.whole, f.File())) || len(s.Healed()) != 0 {
+		if !bytes.Equal(backendtest.Read(t, b.mem, f.File()), backendtest.Read(t, p.whole, f.File())) || len(s.Healed()) != 0 {
 			t.Errorf("it is not what it was; %v", s.Healed())
 		}
 	})
@@ -169,7 +149,7 @@ func TestHealLost(t *testing.T) {
 	}
 	n := f.Name
 	n.Kind, n.Volume = chain.ManifestFile, 0
-	overwrite(t, b.mem, chain.Prefixes{}.Format(n), []byte("x"))
+	backendtest.Write(t, b.mem, chain.Prefixes{}.Format(n), []byte("x"))
 	s := p.open(t, nil)
 	files, err := s.List(t.Context())
 	if err != nil || len(files) != 2 || !s.Lost(f.File()) || len(s.Leftovers()) != 0 {
@@ -190,10 +170,10 @@ func TestHealLost(t *testing.T) {
 func TestHealInVain(t *testing.T) {
 	data := content(3 * testChunk)
 	p, b, f := ward(t, chain.OpenPGP, data)
-	text := raw(t, b.mem, f.File())
+	text := backendtest.Read(t, b.mem, f.File())
 	text[len(text)/2] ^= 1
-	overwrite(t, b.mem, f.File(), text)
-	overwrite(t, p.whole, f.File(), text)
+	backendtest.Write(t, b.mem, f.File(), text)
+	backendtest.Write(t, p.whole, f.File(), text)
 	s := p.open(t, nil)
 	var corrupt *chain.CorruptError
 	for range 3 {
