@@ -147,16 +147,15 @@ func resumeJournal(in *Interrupted) *journal {
 	if j.file, j.err = os.OpenFile(in.path, os.O_WRONLY, 0); j.err != nil {
 		return j
 	}
-	if j.err = j.file.Truncate(in.cut); j.err == nil {
-		_, j.err = j.file.Seek(in.cut, io.SeekStart)
-	}
 	j.start()
+	j.rewind(in.cut)
 	j.add(&event{Kind: evKept, Number: len(in.Kept)})
 	j.sync()
 	return j
 }
 
 func (j *journal) start() {
+	j.begun = false
 	j.w = bufio.NewWriterSize(j.file, journalBuffer)
 	j.enc = gob.NewEncoder(&j.body)
 }
@@ -256,6 +255,35 @@ func (j *journal) record(rec *index.Record) {
 func (j *journal) uploaded(number int) {
 	j.add(&event{Kind: evUploaded, Number: number})
 	j.sync()
+}
+
+// offset returns the length of the journal so far.
+func (j *journal) offset() (off int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = j.w.Flush()
+	}
+	if j.err == nil {
+		off, j.err = j.file.Seek(0, io.SeekCurrent)
+	}
+	return off
+}
+
+// rewind forgets what was noted after offset.
+func (j *journal) rewind(off int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = j.w.Flush()
+	}
+	if j.err == nil {
+		j.err = j.file.Truncate(off)
+	}
+	if j.err == nil {
+		_, j.err = j.file.Seek(off, io.SeekStart)
+	}
+	j.start()
 }
 
 // close closes the file and returns the first error there was.

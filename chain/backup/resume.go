@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -55,14 +56,20 @@ type trail [sha256.Size]byte
 
 // add adds the next piece.
 func (t *trail) add(m *difftar.Member, data []byte) {
+	h := t.begin(m)
+	h.Write(data)
+	h.Sum(t[:0])
+}
+
+// begin returns the hash to which the data of the next piece is to be written.
+func (t *trail) begin(m *difftar.Member) hash.Hash {
 	h := sha256.New()
 	if m.Piece == 1 {
 		fmt.Fprintf(h, "%v %+v", m.Kind, m.Entry)
 	} else {
 		h.Write(t[:])
 	}
-	h.Write(data)
-	h.Sum(t[:0])
+	return h
 }
 
 // ErrMoved says that a file, of which a run that was interrupted had stored a
@@ -253,8 +260,10 @@ func (in *Interrupted) Discard(ctx context.Context, st *store.Store, files []cha
 }
 
 // Forget removes the journal.
-func (in *Interrupted) Forget() error {
-	if err := os.Remove(in.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (in *Interrupted) Forget() error { return forget(in.path) }
+
+func forget(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

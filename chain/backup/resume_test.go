@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"dupfs/backends"
@@ -151,25 +152,26 @@ func (w *world) again(in *Interrupted) bool {
 // and another run goes on. Every file at every point must be one of the states
 // that it was in, and the last point what the source is.
 func TestCrashes(t *testing.T) {
-	for _, full := range []bool{true, false} {
-		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("full %v after %v", full, after), func(t *testing.T) {
-				total, kept, moved := 0, 0, 0
-				for n := 1; ; n++ {
-					k, m, done := testCrash(t, full, after, n)
-					if done {
-						break
-					}
-					total++
-					kept += min(k, 1)
-					moved += m
+	for _, c := range []struct{ full, after, lost bool }{
+		{true, false, false}, {true, true, false}, {false, false, false}, {false, true, false},
+		{true, false, true}, {true, true, true}, // the journal is made anew from the store
+	} {
+		t.Run(fmt.Sprintf("full %v after %v lost %v", c.full, c.after, c.lost), func(t *testing.T) {
+			total, kept, moved := 0, 0, 0
+			for n := 1; ; n++ {
+				k, m, done := testCrash(t, c.full, c.after, c.lost, n)
+				if done {
+					break
 				}
-				t.Logf("%d places to die at, %d of them resumed, %d times not from within a file", total, kept, moved)
-				if total < 7 || kept < 5 {
-					t.Errorf("only %d, %d resumed", total, kept)
-				}
-			})
-		}
+				total++
+				kept += min(k, 1)
+				moved += m
+			}
+			t.Logf("%d places to die at, %d of them resumed, %d times not from within a file", total, kept, moved)
+			if total < 7 || kept < 5 {
+				t.Errorf("only %d, %d resumed", total, kept)
+			}
+		})
 	}
 }
 
@@ -191,8 +193,12 @@ func (w *world) small() {
 
 // testCrash dies at the n-th call. It returns how many volumes were kept, and
 // whether the run ended before that.
-func testCrash(t *testing.T, full, after bool, n int) (kept, moved int, done bool) {
-	w := newWorld(t, chain.Plain)
+func testCrash(t *testing.T, full, after, lost bool, n int) (kept, moved int, done bool) {
+	layer := chain.Plain
+	if lost {
+		layer = chain.Gzip
+	}
+	w := newWorld(t, layer)
 	w.tiny()
 	w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
 	w.small()
@@ -246,6 +252,11 @@ func testCrash(t *testing.T, full, after bool, n int) (kept, moved int, done boo
 
 	in, err := ReadJournal(journal)
 	must(t, err)
+	if lost {
+		if in = w.rebuild(journal, in); in == nil {
+			return 0, 0, false // nothing was stored yet, or all
+		}
+	}
 	if in.Owner != "us" || in.Source != w.src || in.Set.Full != full {
 		t.Fatalf("%+v", in)
 	}
@@ -260,6 +271,115 @@ func testCrash(t *testing.T, full, after bool, n int) (kept, moved int, done boo
 	w.opts.SkipEmpty = false
 	w.checkEnd(n)
 	return len(in.Kept), w.moved, false
+}
+
+// rebuild makes the journal anew from what is in the store, and compares it with
+// the one that the run kept. It returns nil if there is nothing to go on with.
+func (w *world) rebuild(journal string, kept *Interrupted) *Interrupted {
+	w.t.Helper()
+	must(w.t, kept.Forget())
+	files, err := w.store().List(w.t.Context())
+	must(w.t, err)
+	col := chain.Collect(files)
+	if len(col.Incomplete) == 0 {
+		return nil
+	}
+	o := RebuildOptions{Source: w.src, Owner: "us", MaxBlock: w.opts.MaxBlock, TempDir: w.opts.TempDir}
+	must(w.t, Rebuild(w.t.Context(), w.store(), col.Incomplete[0], col.Claims, journal, o))
+	in, err := ReadJournal(journal)
+	must(w.t, err)
+	if len(in.Kept) < len(kept.Kept) {
+		w.t.Errorf("the journal has %d volumes, made anew %d", len(kept.Kept), len(in.Kept))
+	}
+	half := func(in *Interrupted) string {
+		if in.partial == nil {
+			return "none"
+		}
+		return fmt.Sprintf("%+v", *in.partial)
+	}
+	// Of a file that has changed it is not known whether the last piece is there.
+	if len(in.Kept) == len(kept.Kept) && kept.partial != nil && half(in) != half(kept) {
+		w.t.Errorf("the file of which a part is stored is %s, made anew %s", half(kept), half(in))
+	}
+	return in
+}
+
+// TestRebuild makes a journal anew from volumes of which one is damaged or
+// missing: what is before it is kept, and the set is finished.
+func TestRebuild(t *testing.T) {
+	for _, layer := range []chain.Layer{chain.Gzip, chain.OpenPGP} {
+		for _, damage := range []string{"none", "removed", "flipped", "cut"} {
+			t.Run(layer.String()+" "+damage, func(t *testing.T) {
+				w := newWorld(t, layer)
+				w.tiny()
+				w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
+				w.small()
+				w.stampDirs()
+				journal := filepath.Join(w.dir, "journal")
+				w.opts.Journal = journal
+				g := &grave{Backend: mem.New(), t: t, left: 8, journal: journal}
+				w.backend = g
+				if _, err := w.run(true); !errors.Is(err, errDead) {
+					t.Fatal(err)
+				}
+				w.contents, w.known = nil, make(map[chain.Path]Known)
+				w.backend = storedIn(t, g.store)
+				files, err := w.store().List(t.Context())
+				must(t, err)
+				set := chain.Collect(files).Incomplete[0]
+				if len(set.Volumes) < 5 {
+					t.Fatalf("%d volumes", len(set.Volumes))
+				}
+				bad := set.Volumes[2]
+				body := g.store[bad.File]
+				switch damage {
+				case "removed":
+					must(t, w.backend.Delete(t.Context(), bad.File))
+					set.Volumes = slices.Delete(set.Volumes, 2, 3)
+				case "flipped":
+					body[len(body)/2] ^= 4
+					must(t, w.backend.Put(t.Context(), bad.File, bytes.NewReader(body)))
+				case "cut":
+					must(t, w.backend.Put(t.Context(), bad.File, bytes.NewReader(body[:len(body)-50])))
+				}
+				must(t, Rebuild(t.Context(), w.store(), set, nil, journal, RebuildOptions{Source: w.src, MaxBlock: w.opts.MaxBlock, TempDir: w.opts.TempDir}))
+				in, err := ReadJournal(journal)
+				must(t, err)
+				if want := len(set.Volumes); damage == "none" && len(in.Kept) < want-1 || damage != "none" && len(in.Kept) != 2 {
+					t.Errorf("%d of %d volumes are kept", len(in.Kept), want)
+				}
+				w.now += 100_000
+				if !w.again(in) {
+					t.Fatal("it was not gone on with")
+				}
+				w.checkEnd(0)
+			})
+		}
+	}
+}
+
+// TestRebuildRefuses gives Rebuild what does not tell enough: volumes that show
+// no damage, and those of duplicity.
+func TestRebuildRefuses(t *testing.T) {
+	stock, err := os.ReadFile("../../testdata/fixtures/multichain/archive/duplicity-full.20231114T221320Z.vol1.difftar.gz duplicity-full.20231118T093320Z.vol1.difftar.gz duplicity-full.20231119T132000Z.vol1.difftar.gz")
+	must(t, err)
+	for name, body := range map[string][]byte{
+		"duplicity-full.20231114T221320Z.vol1.difftar.gz duplicity-full.20231118T093320Z.vol1.difftar.gz duplicity-full.20231119T132000Z.vol1.difftar":    nil,
+		"duplicity-full.20231114T221320Z.vol1.difftar.gz duplicity-full.20231118T093320Z.vol1.difftar.gz duplicity-full.20231119T132000Z.vol1.difftar.gz": stock,
+	} {
+		w := newWorld(t, chain.Gzip)
+		w.backend = storedIn(t, map[string][]byte{name: body})
+		files, err := w.store().List(t.Context())
+		must(t, err)
+		journal := filepath.Join(w.dir, "journal")
+		err = Rebuild(t.Context(), w.store(), chain.Collect(files).Incomplete[0], nil, journal, RebuildOptions{Source: w.src})
+		if !errors.Is(err, ErrNotRebuilt) || !strings.Contains(err.Error(), "vol1") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left, err := filepath.Glob(journal + "*"); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v is there, %v", name, left, err)
+		}
+	}
 }
 
 // checkEnd compares the newest point with the source, entry by entry, and

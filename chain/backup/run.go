@@ -311,9 +311,11 @@ func (r *run) free(b []byte) {
 
 // blockLen returns the block length of the signature of a file of size bytes:
 // duplicity's choice, with another cap if one is asked for.
-func (r *run) blockLen(size int64) int {
+func (r *run) blockLen(size int64) int { return blockLen(size, r.o.MaxBlock) }
+
+func blockLen(size int64, maxBlock int) int {
 	b := int64(delta.BlockLen(size))
-	if limit := int64(r.o.MaxBlock); limit > 0 {
+	if limit := int64(maxBlock); limit > 0 {
 		b = max(b, size/1024000*512)
 		if c := min(b, limit); c >= 1 && (size+c-1)/c <= delta.MaxBlocks {
 			b = c

@@ -38,6 +38,7 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			&cli.BoolFlag{Name: "copy-links", Usage: "store what symbolic links lead to, in their place"},
 			&cli.StringFlag{Name: "files-from", Usage: "back up only what `FILE` lists: paths in SOURCE, a line each; of a directory only itself"},
 			&cli.BoolFlag{Name: "allow-source-mismatch", Usage: "go on though the chain is of another host or directory"},
+			&cli.BoolFlag{Name: "resume-from-store", Usage: "go on with a full backup that was interrupted on another machine, or whose journal is lost: its volumes are read"},
 			&cli.BoolFlag{Name: "skip-if-no-change", Usage: "write no increment if nothing has changed"},
 			&cli.BoolFlag{Name: "jsonstat", Usage: "show the statistics in JSON, too, and store them beside the backup"},
 			&cli.BoolFlag{Name: "no-print-statistics", Usage: "leave the statistics out"},
@@ -308,6 +309,9 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 	base, err := a.base(ctx, c, verb, src)
 	if err != nil {
 		return err
+	}
+	if base == nil {
+		a.hintUnfinished(ctx, c)
 	}
 	stats, err := a.backup(ctx, c, src, sel, base, nil, resumed || base != nil && c.Bool("skip-if-no-change"))
 	if err != nil {

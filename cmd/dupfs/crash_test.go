@@ -140,7 +140,9 @@ type crash struct {
 	before string // script that makes the archive that it begins with, below base
 	home   string // the local cache, as it is with that archive; "": none
 	after  func(m *matrix)
-	least  int // places to be killed at
+	least  int      // places to be killed at
+	again  []string // how it is run again; nil: in the same way
+	lost   bool     // its local cache is gone by then
 
 	journal bool // what the process notes after a call differs from what it notes before the next
 	long    bool // only in the long form
@@ -155,6 +157,7 @@ type matrix struct {
 	store        backends.Backend // of the archive; nil: the directory "archive"
 	copies       backends.Backend // of the second one; nil: the directory "copy"
 	opts         []string
+	wentOn       int // how often a run that was killed was gone on with
 }
 
 func (m *matrix) with(args ...string) []string { return append(args, m.opts...) }
@@ -189,6 +192,9 @@ func (m *matrix) crashes() []crash {
 	const two, three = "cp -a archive1 archive", "cp -a archive2 archive; cp -a copy2 src"
 	return []crash{
 		{name: "full", args: with("full", "--volsize", "1", "--current-time", at(0), "src", url),
+			before: "cp -a copy0 src", after: points(0), least: 6, journal: true},
+		{name: "full, from the store", args: with("full", "--volsize", "1", "--current-time", at(0), "src", url),
+			again: with("full", "--volsize", "1", "--current-time", at(0), "--resume-from-store", "src", url), lost: true,
 			before: "cp -a copy0 src", after: points(0), least: 6, journal: true},
 		{name: "increment", args: with("--volsize", "1", "--current-time", at(1), "src", url),
 			before: "cp -a archive0 archive; cp -a copy1 src", home: "home0", after: points(0, 1), least: 4, journal: true},
@@ -328,7 +334,17 @@ func (m *matrix) names() (names []string) {
 // be restored, and nothing is left over but what cleanup removes.
 func (m *matrix) rerun(c crash, what string) {
 	m.t.Helper()
-	r := m.exec(nil, binary, c.args...)
+	args := c.args
+	if c.again != nil {
+		args = c.again
+	}
+	if c.lost {
+		m.sh("rm -rf home; mkdir home")
+	}
+	r := m.exec(nil, binary, args...)
+	if strings.Contains(r.stdout, "Going on with") {
+		m.wentOn++
+	}
 	if r.code != 0 {
 		m.t.Fatalf("%s, %s: run again: exit %d\n%s%s", c.name, what, r.code, r.stdout, r.stderr)
 	}
@@ -413,11 +429,14 @@ func TestCrashMatrix(t *testing.T) {
 					continue
 				}
 				t.Run(c.name, func(t *testing.T) {
-					m.world.t = t
+					m.world.t, m.wentOn = t, 0
 					n := m.killed(c)
 					calls := 0
 					if long {
 						calls = m.traced(c)
+					}
+					if c.lost && m.wentOn < 4 {
+						t.Errorf("gone on with %d times", m.wentOn)
 					}
 					t.Logf("killed at %d places, %d of them system calls", n+calls, calls)
 				})

@@ -266,7 +266,7 @@ func (x *examiner) incomplete(s *chain.Set) {
 	}
 	if s.Sigtar == nil && s.Index == nil {
 		x.add(ailment{Set: stamp(s.End), Wrong: fmt.Sprintf("the backup of %s did not finish", stamp(s.End)),
-			Advice: "nothing builds on it; `dupfs cleanup --force URL` removes what is left of it"})
+			Advice: "nothing builds on it; " + x.goneOn(s) + "`dupfs cleanup --force URL` removes what is left of it"})
 		return
 	}
 	x.add(ailment{Set: stamp(s.End), Grave: true,
@@ -276,6 +276,14 @@ func (x *examiner) incomplete(s *chain.Set) {
 			host, dir := x.sourceOf(ctx, s)
 			return repair.Manifest(ctx, x.store, s, host, dir)
 		}})
+}
+
+// goneOn says how an unfinished set can become a whole one.
+func (x *examiner) goneOn(s *chain.Set) string {
+	if s != lastUnfinished(x.col) {
+		return ""
+	}
+	return "`dupfs backup --resume-from-store SOURCE URL` goes on with one of dupfs; "
 }
 
 // sourceOf returns the host and directory that a set is of, as a manifest of a

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -35,12 +36,17 @@ func (a *archive) owner(c *cli.Context) string {
 // came of it: then what is asked for is what has changed since.
 func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, sel *selection.Selection) (bool, error) {
 	in, err := a.readJournal(a.journal())
-	if in == nil {
+	if in == nil && (err != nil || !c.Bool("resume-from-store")) {
 		return false, err
 	}
 	files, err := a.store.List(ctx)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("%s: %w", a.shown, err)
+	}
+	if in == nil {
+		if in, err = a.rebuildJournal(ctx, c, src, files); in == nil {
+			return false, err
+		}
 	}
 	base, err := a.fits(ctx, c, in, verb, src, files)
 	if err == nil {
@@ -60,6 +66,67 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 		return false, a.discard(ctx, in, files)
 	}
 	return err == nil, err
+}
+
+// rebuildJournal makes the journal of the newest full backup that was interrupted
+// from what is stored of it. nil: there is none, or none to go on with.
+func (a *archive) rebuildJournal(ctx context.Context, c *cli.Context, src string, files []chain.Stored) (*backup.Interrupted, error) {
+	col := chain.Collect(files)
+	s := lastUnfinished(col)
+	if s == nil {
+		return nil, nil
+	}
+	abs, err := filepath.Abs(src)
+	if err != nil {
+		return nil, err
+	}
+	a.env.tell("Reading what is stored of the backup of %s, which was interrupted: %s, %s.", stamp(s.End), plural(int64(len(s.Volumes)), "volume"), size(storedSize(s.Volumes)))
+	o := backup.RebuildOptions{Source: abs, Owner: a.owner(c), MaxBlock: c.Int("max-blocksize"), TempDir: c.String("tempdir")}
+	err = backup.Rebuild(ctx, a.store, s, col.Claims, a.journal(), o)
+	if errors.Is(err, backup.ErrNotRebuilt) {
+		a.env.warn("the backup of %s, which was interrupted, is not gone on with: %v", stamp(s.End), err)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the backup of %s, which was interrupted, cannot be gone on with: %w", stamp(s.End), err)
+	}
+	return a.readJournal(a.journal())
+}
+
+// lastUnfinished returns the newest full set without a manifest, nil if there is
+// none after the last backup.
+func lastUnfinished(col *chain.Collection) *chain.Set {
+	for _, s := range slices.Backward(col.Incomplete) {
+		newer := slices.ContainsFunc(col.Chains, func(ch *chain.Chain) bool { return !ch.End().Before(s.End) })
+		if s.Full && !newer && len(s.Volumes) > 0 && s.Volumes[0].Volume == 1 {
+			return s
+		}
+	}
+	return nil
+}
+
+func storedSize(files []chain.Stored) (n int64) {
+	for _, f := range files {
+		n += max(f.Size, 0)
+	}
+	return n
+}
+
+// hintUnfinished tells, before a full backup is begun, of one of dupfs to go on
+// with, of which nothing is known here.
+func (a *archive) hintUnfinished(ctx context.Context, c *cli.Context) {
+	if a.snapshot == nil || c.Bool("resume-from-store") {
+		return
+	}
+	s := lastUnfinished(a.snapshot.Collection())
+	if s == nil {
+		return
+	}
+	if _, err := a.store.Trailer(ctx, s.Volumes[0]); err != nil {
+		return // of duplicity, or not to be read now
+	}
+	a.env.hint(fmt.Sprintf("the backup of %s did not finish, and left %s, %s: if it runs nowhere any more, --resume-from-store reads them and goes on with it",
+		stamp(s.End), plural(int64(len(s.Volumes)), "volume"), size(storedSize(s.Volumes))))
 }
 
 // readJournal reads a journal; nil if there is none, or none that means

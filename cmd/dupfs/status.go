@@ -139,6 +139,9 @@ func (a *archive) unfinished(s *chain.Set) string {
 			return "; the next " + j.next + " from this machine goes on with it"
 		}
 	}
+	if s.Full && len(s.Volumes) > 0 {
+		return "; `dupfs backup --resume-from-store` goes on with one of dupfs, `dupfs cleanup URL` removes it"
+	}
 	return "; `dupfs cleanup URL` removes it"
 }
 
