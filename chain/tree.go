@@ -35,6 +35,9 @@ type Point struct {
 	Damage string
 	// Orphan says that the set it builds on is missing: Damage names that.
 	Orphan bool
+	// Unsure says that it, or a set it builds on, has no manifest and was
+	// salvaged: nothing shows that what is left is all of it. Damage says so.
+	Unsure bool
 }
 
 // Forest is all the points of an archive.

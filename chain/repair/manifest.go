@@ -35,18 +35,16 @@ func Manifest(ctx context.Context, st *store.Store, s *chain.Set, hostname, loca
 	if s.Sigtar == nil && s.Index == nil || len(s.Volumes) == 0 {
 		return fmt.Errorf("set %s: %w", s.Times(), ErrUnsure)
 	}
-	var rows []*row
 	for i, v := range s.Volumes {
 		if v.Volume != i+1 {
 			return chain.Corrupt("set "+s.Times(), fmt.Sprintf("volume %d is missing", i+1))
 		}
-		r, err := readRow(ctx, st, v)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, r)
 	}
-	m := &manifest.Manifest{Hostname: hostname, Localdir: localdir, Volumes: settle(rows)}
+	rows, err := Volumes(ctx, st, s, func(_ chain.Stored, err error) error { return err })
+	if err != nil {
+		return err
+	}
+	m := &manifest.Manifest{Hostname: hostname, Localdir: localdir, Volumes: rows}
 	files, err := bindIndex(ctx, st, s, m)
 	if err == nil && !m.HasIndex {
 		files, err = agreeing(ctx, st, s, m.Volumes[len(m.Volumes)-1].Last)
@@ -55,6 +53,24 @@ func Manifest(ctx context.Context, st *store.Store, s *chain.Set, hostname, loca
 		return err
 	}
 	return write(ctx, st, s, m, files)
+}
+
+// Volumes reads and verifies the volumes of a set and returns what its manifest
+// says of them. bad decides about one that cannot be read: it is left out, or an
+// error ends it.
+func Volumes(ctx context.Context, st *store.Store, s *chain.Set, bad func(v chain.Stored, err error) error) ([]manifest.Volume, error) {
+	var rows []*row
+	for _, v := range s.Volumes {
+		r, err := readRow(ctx, st, v)
+		if err != nil {
+			if err = bad(v, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		rows = append(rows, r)
+	}
+	return settle(rows), nil
 }
 
 // agreeing returns the files of the set's sigtar, if that ends where the volumes
@@ -120,7 +136,7 @@ func (v *row) scan(r *difftar.Reader) error {
 // file.
 func settle(rows []*row) (out []manifest.Volume) {
 	for i, v := range rows {
-		goesOn := i+1 < len(rows) && rows[i+1].First == v.Last && rows[i+1].first > v.last
+		goesOn := i+1 < len(rows) && rows[i+1].Number == v.Number+1 && rows[i+1].First == v.Last && rows[i+1].first > v.last
 		if v.last > 0 && goesOn {
 			v.LastBlock = v.last
 		}

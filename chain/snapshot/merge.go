@@ -138,6 +138,9 @@ func final(err error) bool {
 // manifest reads the manifest of a set. Of several files that claim to be it,
 // the first that makes sense is taken.
 func (a *Archive) manifest(ctx context.Context, set *chain.Set) (*manifest.Manifest, error) {
+	if standsIn(set) {
+		return a.madeManifest(ctx, set)
+	}
 	m, err := a.readManifest(ctx, *set.Manifest)
 	for _, f := range set.Duplicates {
 		if err == nil || !final(err) || f.Kind != chain.ManifestFile {
@@ -450,6 +453,9 @@ func (m *merging) fromSigtar(ctx context.Context) error {
 
 // readList reads the manifest's list of new and changed files.
 func (m *merging) readList(ctx context.Context, g *sigtar.Agreement) error {
+	if standsIn(m.set) {
+		return nil
+	}
 	r, err := m.line.a.st.Open(ctx, *m.set.Manifest)
 	if err != nil {
 		return err

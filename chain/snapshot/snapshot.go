@@ -28,6 +28,7 @@ import (
 
 	"dupfs/chain"
 	"dupfs/chain/index"
+	"dupfs/chain/manifest"
 	"dupfs/chain/store"
 )
 
@@ -47,7 +48,9 @@ type Options struct {
 	Note func(string)
 	// Salvage opens sets whose base is missing, too: their trees have what these
 	// sets hold themselves, and a file of which they hold only the change is
-	// damaged. What they do not mention is not there.
+	// damaged. What they do not mention is not there. And sets without a
+	// manifest: all their volumes are read, and their trees have what those that
+	// are intact hold.
 	Salvage bool
 	// Progress, if not nil, counts long work.
 	Progress *Progress
@@ -90,6 +93,7 @@ type Archive struct {
 	points  []point
 	diffs   []changed // the pair used last is last
 	answers map[beneath]uint8
+	made    map[string]*manifest.Manifest // by Salvage, by the name they would have
 }
 
 // point is a chain.Point and where it is.
@@ -170,6 +174,9 @@ func (a *Archive) Refresh(ctx context.Context) error {
 		return err
 	}
 	a.col = chain.Collect(files)
+	if lost := a.standIns(); len(lost) > 0 {
+		a.col = chain.Collect(slices.Concat(files, lost))
+	}
 	a.col.Unknown = append(a.col.Unknown, unknown...)
 	slices.Sort(a.col.Unknown)
 	a.draw()
@@ -293,7 +300,13 @@ func (a *Archive) newLine(key string) *line {
 func (a *Archive) newPoint(ln *line, ord int, l *chain.Line) point {
 	set := l.Sets[ord]
 	number := a.number(ln.key + " " + set.Times())
-	return point{line: ln, ord: ord, Point: chain.Point{Time: set.End, Number: number, Full: set.Full}}
+	p := point{line: ln, ord: ord, Point: chain.Point{Time: set.End, Number: number, Full: set.Full}}
+	for _, s := range l.Sets[:ord+1] {
+		if standsIn(s) {
+			p.Unsure, p.Damage = true, "the set of "+s.End.UTC().Format(time.RFC3339)+" has no manifest: nothing shows that what is left is all of it"
+		}
+	}
+	return p
 }
 
 // number returns the number of the point with that key. The lock is held.
@@ -332,7 +345,7 @@ func (a *Archive) Points(ctx context.Context) ([]chain.Point, error) {
 	out := make([]chain.Point, len(points))
 	for i, p := range points {
 		out[i] = p.Point
-		if p.line != nil && !p.Orphan {
+		if p.line != nil && !p.Orphan && !p.Unsure {
 			out[i].Damage = p.line.damage(p.ord)
 		}
 	}

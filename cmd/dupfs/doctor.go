@@ -260,13 +260,14 @@ func (x *examiner) incomplete(s *chain.Set) {
 		if s.Sigtar == nil && s.Index == nil && other.Start.Equal(s.End) {
 			x.add(ailment{Set: stamp(s.End), Grave: true,
 				Wrong:  fmt.Sprintf("of the backup of %s only volumes are left, and that of %s builds on it", stamp(s.End), stamp(other.End)),
-				Advice: "do not clean up: look for its manifest in copies of the archive, and in the local caches of the machines that wrote to it"})
+				Advice: "do not clean up: look for its manifest in copies of the archive, and in the local caches of the machines that wrote to it. " +
+					"`dupfs restore --salvage URL DIR` restores what the volumes hold"})
 			return
 		}
 	}
 	if s.Sigtar == nil && s.Index == nil {
 		x.add(ailment{Set: stamp(s.End), Wrong: fmt.Sprintf("the backup of %s did not finish", stamp(s.End)),
-			Advice: "nothing builds on it; " + x.goneOn(s) + "`dupfs cleanup --force URL` removes what is left of it"})
+			Advice: "nothing builds on it; `dupfs restore --salvage URL DIR` restores what its volumes hold; " + x.goneOn(s) + "`dupfs cleanup --force URL` removes what is left of it"})
 		return
 	}
 	x.add(ailment{Set: stamp(s.End), Grave: true,

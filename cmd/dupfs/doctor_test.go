@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 )
@@ -134,6 +135,69 @@ func TestSalvage(t *testing.T) {
 			}
 			// What came with the first increment, the second has as well.
 			w.sh("cmp out1/new/file copy1/new/file; cmp out1/turns copy1/turns; cmp out2/turns copy2/turns; cmp out2/gone copy2/gone; test ! -e out2/big.bin; test ! -e out2/dir.txt; test ! -e out2/new")
+		})
+	}
+}
+
+// Where only volumes are left everything that they hold can be restored on
+// demand, of every point, and nothing passes for a whole backup.
+func TestSalvageVolumes(t *testing.T) {
+	for _, ours := range []bool{true, false} {
+		t.Run(map[bool]string{true: "dupfs", false: "stock"}[ours], func(t *testing.T) {
+			w := newWorld(t)
+			url := w.url("archive")
+			turn := map[bool]func(...string) string{true: w.dupfs, false: w.stock}[ours]
+			for n := range 3 {
+				w.grow(n)
+				turn("--volsize", "1", "--current-time", at(n), "src", url)
+			}
+			w.sh("rm -r home; mkdir home; cp -a archive whole; find archive -type f ! -name '*.vol*' -delete")
+			for _, verb := range [][]string{{"restore", url, w.path("none")}, {"ls", url}} {
+				r := w.exec(nil, binary, verb...)
+				if r.code == exitOK || verb[0] == "restore" && !strings.Contains(r.stderr, "--salvage") {
+					t.Errorf("%s: exit %d: %s%s", verb[0], r.code, r.stdout, r.stderr)
+				}
+			}
+			for n := range 3 {
+				out := w.path(fmt.Sprint("out", n))
+				r := w.exec(nil, binary, "restore", "--salvage", "--time", at(n), url, out)
+				if r.code != exitDamaged || !strings.Contains(r.stderr, "nothing shows") {
+					t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+				}
+				if got, want := linesOf(t, out), linesOf(t, w.path(fmt.Sprint("copy", n))); !maps.Equal(got, want) {
+					t.Errorf("point %d: got %v\nwant %v", n, got, want)
+				}
+			}
+			// With a volume of the first set missing, and one damaged: the rest.
+			w.sh(`rm -r out? home; mkdir home; cd archive; rm *full*vol2.*; f=$(ls *full*vol4.*); printf XXXX | dd of=$f bs=1 seek=70000 conv=notrunc status=none`)
+			lost, kept := 0, 0
+			for n := range 3 {
+				out := w.path(fmt.Sprint("out", n))
+				r := w.exec(nil, binary, "restore", "--salvage", "--time", at(n), url, out)
+				if r.code != exitDamaged || !strings.Contains(r.stderr, "nothing shows") {
+					t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
+				}
+				w.salvaged(t, n, out)
+				got := linesOf(t, out)
+				for p, l := range linesOf(t, w.path(fmt.Sprint("copy", n))) {
+					switch {
+					case strings.HasPrefix(l, " dir "):
+					case got[p] == "":
+						lost++
+					default:
+						kept++
+					}
+				}
+			}
+			if lost == 0 || kept < 12 {
+				t.Errorf("%d files are there, %d missing", kept, lost)
+			}
+			// Once the rest is back all is as it was.
+			w.sh("rm -r archive out?; cp -a whole archive")
+			w.dupfs("restore", url, w.path("out"))
+			if !maps.Equal(linesOf(t, w.path("out")), linesOf(t, w.path("copy2"))) {
+				t.Error("it is not as it was")
+			}
 		})
 	}
 }

@@ -149,6 +149,9 @@ func (a *archive) noBackups() error {
 	if slices.ContainsFunc(a.store.Leftovers(), func(f chain.Stored) bool { return f.Kind == chain.ManifestFile }) {
 		return fail(exitException, err, "there are recovery files of a manifest: `dupfs doctor URL` says what can be done")
 	}
+	if a.snapshot != nil && len(a.snapshot.Collection().Incomplete) > 0 {
+		return fail(exitException, err, "there are volumes without a manifest: `dupfs doctor URL` says what can be done; `dupfs restore --salvage URL DIR` restores what they hold")
+	}
 	return err
 }
 

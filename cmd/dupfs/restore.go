@@ -26,9 +26,9 @@ func restoreCommand(e *environ) *cli.Command {
 		ArgsUsage: "URL DIR",
 		Description: `dupfs restore URL /srv/restored
 dupfs restore --time 3D --path-to-restore home/letters URL ./letters
-dupfs restore --salvage --time 3D URL ./found      # of an increment that lost its base`,
+dupfs restore --salvage --time 3D URL ./found      # of an increment that lost its base, or where only volumes are left`,
 		Flags: slices.Concat(archiveFlags(), ownerFlags(), []cli.Flag{timeFlag(), pathFlag(), forceFlag(), renameFlag(), dryRunFlag(), currentTimeFlag(),
-			&cli.BoolFlag{Name: "salvage", Usage: "of a backup that builds on one that is missing, restore what it holds itself"},
+			&cli.BoolFlag{Name: "salvage", Usage: "restore what there is also of a backup that builds on one that is missing, or has no manifest"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "do not wait until everything is on the disk"}}),
 		Action: func(c *cli.Context) error { return runRestore(c.Context, e, c) },
 	}
@@ -108,6 +108,13 @@ func runRestore(ctx context.Context, e *environ, c *cli.Context) error {
 	case point.Orphan:
 		return fail(exitDamaged, fmt.Errorf("%s has what the backup of %s holds itself: %s not restored, and what did not change with it is not there",
 			args[1], stamp(point.Time), pluralWas(report.Failed)), "the warnings above name those of which it holds the changes only")
+	case point.Unsure:
+		missing := ""
+		if report.Failed > 0 {
+			missing = ", and " + pluralWas(report.Failed) + " not restored"
+		}
+		return fail(exitDamaged, fmt.Errorf("%s has what is left of the backup of %s: nothing shows that this is all of it%s", args[1], stamp(point.Time), missing),
+			"compare it with what you expect; --verbosity info names volumes that could not be read")
 	case report.Failed > 0 && flaky.Load():
 		return fail(exitBackend, fmt.Errorf("%s not restored, as the store failed; the rest is in %s", pluralWas(report.Failed), args[1]),
 			"try again later with --force, or see --timeout and --num-retries")

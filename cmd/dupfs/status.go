@@ -126,7 +126,7 @@ func (a *archive) setStatuses(ctx context.Context, col *chain.Collection) []setS
 	}
 	for _, s := range col.Incomplete {
 		st := a.setStatus(ctx, s, 0, "incomplete")
-		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish"+a.unfinished(s))
+		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish, or it was lost"+a.unfinished(s))
 		out = append(out, st)
 	}
 	return out

@@ -31,7 +31,7 @@ var allowed = map[string]string{
 	"chain/volume":    "chain/pgp chain/zran",
 	"chain/store":     "chain/volume chain/pgp backends cache",
 	"chain/index":     "chain/difftar chain/sigtar chain/store chain/volume cache delta",
-	"chain/snapshot":  "chain/manifest chain/sigtar chain/difftar chain/index chain/store chain/volume delta",
+	"chain/snapshot":  "chain/manifest chain/repair chain/sigtar chain/difftar chain/index chain/store chain/volume delta",
 	"chain/backup":    "chain/selection chain/manifest chain/difftar chain/sigtar chain/store chain/volume chain/index chain/pgp delta",
 	"chain/restore":   "chain/internal/tarstream",
 	"chain/audit":     "chain/index chain/manifest chain/sigtar chain/store",
