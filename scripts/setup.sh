@@ -1,5 +1,6 @@
 #!/bin/bash
-# setup.sh demo|test    installs on Debian 12 what `make demo` or `make test` needs.
+# setup.sh demo|test|bench    installs on Debian 12 what `make demo`, `make test` or
+# bench/run needs.
 #
 #   demo   fuse3, and Go where it is missing or too old
 #   test   also stock duplicity, par2, duply, backupninja, rdiff, gnupg of two ages,
@@ -7,8 +8,8 @@
 #          compiler for the race detector, node, rclone, samba, and in .servers/
 #          (not installed):
 #          OpenStack Swift, Keystone, memcached, Azurite, the S3 server versitygw,
-#          the network-fault proxy Toxiproxy, and the Python libraries with which
-#          duplicity speaks to Swift and Azure
+#          and the Python libraries with which duplicity speaks to Swift and Azure
+#   bench  besides, the proxy Toxiproxy, which delays answers
 #
 # Only what is missing is fetched, with apt-get, npm and go; when nothing is, this
 # takes a moment and needs no network. Programs are installed as root or by sudo.
@@ -156,7 +157,7 @@ demo)
 	install ${missing[@]+"${missing[@]}"}
 	go_fits || get_go
 	;;
-test)
+test | bench)
 	need fusermount3 fuse3
 	need gpg gnupg
 	need gpg1 gnupg1
@@ -195,16 +196,17 @@ test)
 	[ -e /usr/share/zoneinfo/UTC ] || missing+=(tzdata)
 	install ${missing[@]+"${missing[@]}"}
 	go_fits || get_go
-	{ get_versitygw && get_toxiproxy; } &
+	get_versitygw &
 	built=$!
 	unpack "$servers/root" python3-swift memcached python3-keystone python3-keystonemiddleware \
 		python3-swiftclient python3-keystoneclient python3-boto3 python3-paramiko \
 		python3-isodate python3-typing-extensions python3-requests
 	[ -e "$servers/azure-python/.complete" ] || { apt_update; scripts/servers/azure-python.sh "$servers/azure-python"; }
 	get_azurite
-	wait "$built" || die "versitygw or toxiproxy could not be built"
+	wait "$built" || die "versitygw could not be built"
+	[ $what = test ] || get_toxiproxy || die "toxiproxy could not be built"
 	;;
-*) die "usage: $0 demo|test" ;;
+*) die "usage: $0 demo|test|bench" ;;
 esac
 go_fits || die "Go in .build/go does not work"
 say "$what: everything is there ($(go version | cut -d' ' -f3))"

@@ -2,8 +2,8 @@
 # start.sh DIR [NAME...]    starts real storage servers on 127.0.0.1 for the tests,
 # with their state in DIR, and writes DIR/env, which tells the tests where they are:
 #     . DIR/env; go test ./...; scripts/servers/stop.sh DIR
-# NAME: keystone swift azurite sftp webdav s3 toxiproxy; by default all of them that
-# setup.sh fetched. Starting again what runs already does nothing. DIR/base holds the
+# NAME: keystone swift azurite sftp webdav s3 toxiproxy; by default all of them but
+# toxiproxy that setup.sh fetched. Starting again what runs already does nothing. DIR/base holds the
 # first of the 100 ports used, chosen once among free ones. Needs no network.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,6 @@ shift
 if [ $# = 0 ]; then
 	set -- keystone swift azurite sftp webdav
 	[ ! -x "$SERVERS/bin/versitygw" ] || set -- "$@" s3
-	[ ! -x "$SERVERS/bin/toxiproxy-server" ] || set -- "$@" toxiproxy
 fi
 
 offsets=(0 1 2 3 4 5 10 20 30 40 50 80)
