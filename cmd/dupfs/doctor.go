@@ -259,7 +259,7 @@ func (x *examiner) incomplete(s *chain.Set) {
 	for _, other := range x.col.Orphaned {
 		if s.Sigtar == nil && s.Index == nil && other.Start.Equal(s.End) {
 			x.add(ailment{Set: stamp(s.End), Grave: true,
-				Wrong:  fmt.Sprintf("of the backup of %s only volumes are left, and that of %s builds on it", stamp(s.End), stamp(other.End)),
+				Wrong: fmt.Sprintf("of the backup of %s only volumes are left, and that of %s builds on it", stamp(s.End), stamp(other.End)),
 				Advice: "do not clean up: look for its manifest in copies of the archive, and in the local caches of the machines that wrote to it. " +
 					"`dupfs restore --salvage URL DIR` restores what the volumes hold"})
 			return
