@@ -325,7 +325,7 @@ func TestEveryWayToRead(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if s := status(t, mnt); s.Mount.Errors != 0 || s.Mount.OpenFiles != 0 {
+	if s := statusClosed(t, mnt); s.Mount.Errors != 0 || s.Mount.OpenFiles != 0 {
 		t.Errorf("status: %+v", s.Mount)
 	}
 	unmount()

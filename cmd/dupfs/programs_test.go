@@ -139,14 +139,7 @@ func TestSignalStorm(t *testing.T) {
 		mnt, unmount := w.mount(url, "--memory", "1M")
 		w.env = env
 		signalStorm(t, filepath.Join(mnt, "snapshots/latest"), w.path("copy"))
-		s := status(t, mnt)
-		for range 100 { // the kernel tells of closed files later
-			if s.Mount.OpenFiles == 0 {
-				break
-			}
-			time.Sleep(100 * time.Millisecond)
-			s = status(t, mnt)
-		}
+		s := statusClosed(t, mnt)
 		if s.Mount.Errors != 0 || s.Mount.OpenFiles != 0 {
 			t.Errorf("GOMAXPROCS=%d: status %+v", procs, s.Mount)
 		}

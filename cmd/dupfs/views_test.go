@@ -305,6 +305,18 @@ func status(t *testing.T, mnt string) (s mountState) {
 	return s
 }
 
+// statusClosed is status once no file is open, or after ten seconds: the kernel
+// tells of closed files later.
+func statusClosed(t *testing.T, mnt string) mountState {
+	t.Helper()
+	s := status(t, mnt)
+	for n := 0; s.Mount.OpenFiles > 0 && n < 100; n++ {
+		time.Sleep(100 * time.Millisecond)
+		s = status(t, mnt)
+	}
+	return s
+}
+
 func number(t *testing.T, s string) int64 {
 	t.Helper()
 	n, err := strconv.ParseInt(s, 10, 64)
