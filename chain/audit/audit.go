@@ -8,8 +8,10 @@ package audit
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	"dupfs/chain"
@@ -130,7 +132,7 @@ func (l *lister) set(ctx context.Context, s *chain.Set) error {
 	switch {
 	case s.Index != nil:
 		l.add(File{Stored: *s.Index, Set: s})
-		return l.sizes(ctx, s)
+		return l.index(ctx, s, man)
 	case man.HasIndex:
 		l.wrong(s, "", ErrNoIndex)
 	}
@@ -179,34 +181,89 @@ func (l *lister) volumes(s *chain.Set, man *manifest.Manifest) {
 	}
 }
 
-// sizes compares the sizes that the index has with the listing.
-func (l *lister) sizes(ctx context.Context, s *chain.Set) error {
-	listed := map[int]chain.Stored{}
+// index compares the sizes that the set's index has with the listing. One that
+// does not agree with the manifest says nothing of the volumes: it is what is wrong.
+func (l *lister) index(ctx context.Context, s *chain.Set, man *manifest.Manifest) error {
+	var wrong []Finding
+	err := l.st.Healing(ctx, s.Index.File, func() error {
+		r, err := l.st.Open(ctx, *s.Index)
+		if err != nil {
+			return err
+		}
+		wrong, err = l.sizes(s, man, r)
+		return errors.Join(err, r.Close())
+	})
+	if err == nil && !l.st.Lost(s.Index.File) {
+		err = healed(l.st, s.Index.File)
+	}
+	switch {
+	case err == nil:
+	case !damage(err):
+		return err
+	default:
+		l.wrong(s, s.Index.File, err)
+		if !errors.Is(err, ErrHealable) {
+			return nil
+		}
+	}
+	l.found = append(l.found, wrong...)
+	return nil
+}
+
+// sizes reads an index, and returns the volumes that have another size.
+func (l *lister) sizes(s *chain.Set, man *manifest.Manifest, r io.Reader) (wrong []Finding, err error) {
+	listed, rows := map[int]chain.Stored{}, map[int]manifest.Volume{}
 	for _, v := range s.Volumes {
 		listed[v.Volume] = v
 	}
-	r, err := l.st.Open(ctx, *s.Index)
-	if err == nil {
-		err = index.ReadIndex(r, index.Handler{Volume: func(v *index.VolumeInfo) error {
-			if f, ok := listed[v.Number]; ok && f.Size >= 0 && f.Size != v.Layout.StoredSize {
-				l.wrong(s, f.File, healable(l.st, f.File, fmt.Sprintf("it has %d bytes instead of %d", f.Size, v.Layout.StoredSize)))
+	for _, row := range man.Volumes {
+		rows[row.Number] = row
+	}
+	in := &summed{r: r, sum: sha256.New()}
+	err = index.ReadIndex(in, index.Handler{
+		Set: func(times string) error {
+			if times != s.Times() {
+				return chain.Corrupt(s.Index.File, "it is of another set")
 			}
 			return nil
-		}})
-		if cerr := r.Close(); err == nil {
-			err = cerr
-		}
+		},
+		Volume: func(v *index.VolumeInfo) error {
+			if row := rows[v.Number]; row.SHA1 != v.Layout.SHA1 {
+				return chain.Corrupt(s.Index.File, "it speaks of other volumes than the manifest")
+			}
+			if f, ok := listed[v.Number]; ok && f.Size >= 0 && f.Size != v.Layout.StoredSize {
+				reason := fmt.Sprintf("it has %d bytes instead of %d", f.Size, v.Layout.StoredSize)
+				wrong = append(wrong, Finding{s, f.File, healable(l.st, f.File, reason)})
+			}
+			return nil
+		},
+	})
+	switch {
+	case in.err != nil: // of the store, or what it says of the file
+		return nil, in.err
+	case err != nil && !damage(err):
+		err = chain.Corrupt(s.Index.File, err.Error())
+	case err == nil && s.Index.Layer == chain.Plain && man.HasIndex && [32]byte(in.sum.Sum(nil)) != man.IndexSHA256:
+		// Nothing else shows a wrong bit there. In other layers it may have been made anew.
+		err = chain.Corrupt(s.Index.File, "it is not the one of the manifest")
 	}
-	if err != nil && damage(err) {
-		l.wrong(s, s.Index.File, err)
-		return nil
+	return wrong, err
+}
+
+// summed hashes what is read, and keeps the error of who is read from.
+type summed struct {
+	r   io.Reader
+	sum hash.Hash
+	err error
+}
+
+func (s *summed) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.sum.Write(p[:n])
+	if err != nil && err != io.EOF {
+		s.err = err
 	}
-	if err == nil && !l.st.Lost(s.Index.File) {
-		if err := healed(l.st, s.Index.File); err != nil {
-			l.wrong(s, s.Index.File, err)
-		}
-	}
-	return err
+	return n, err
 }
 
 // Check reads a file to its end and verifies all that can be: its SHA-1, its

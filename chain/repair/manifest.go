@@ -9,7 +9,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"io/fs"
 
 	"dupfs/chain"
 	"dupfs/chain/difftar"
@@ -40,11 +42,14 @@ func Manifest(ctx context.Context, st *store.Store, s *chain.Set, hostname, loca
 			return chain.Corrupt("set "+s.Times(), fmt.Sprintf("volume %d is missing", i+1))
 		}
 	}
-	rows, err := Volumes(ctx, st, s, func(_ chain.Stored, err error) error { return err })
+	rows, err := readRows(ctx, st, s, func(_ chain.Stored, err error) error { return err })
+	if err == nil {
+		err = gapless(rows)
+	}
 	if err != nil {
 		return err
 	}
-	m := &manifest.Manifest{Hostname: hostname, Localdir: localdir, Volumes: rows}
+	m := &manifest.Manifest{Hostname: hostname, Localdir: localdir, Volumes: settle(rows)}
 	files, err := bindIndex(ctx, st, s, m)
 	if err == nil && !m.HasIndex {
 		files, err = agreeing(ctx, st, s, m.Volumes[len(m.Volumes)-1].Last)
@@ -59,9 +64,17 @@ func Manifest(ctx context.Context, st *store.Store, s *chain.Set, hostname, loca
 // says of them. bad decides about one that cannot be read: it is left out, or an
 // error ends it.
 func Volumes(ctx context.Context, st *store.Store, s *chain.Set, bad func(v chain.Stored, err error) error) ([]manifest.Volume, error) {
+	rows, err := readRows(ctx, st, s, bad)
+	return settle(rows), err
+}
+
+func readRows(ctx context.Context, st *store.Store, s *chain.Set, bad func(v chain.Stored, err error) error) ([]*row, error) {
 	var rows []*row
 	for _, v := range s.Volumes {
 		r, err := readRow(ctx, st, v)
+		if err == nil && r.members == 0 && len(s.Volumes) > 1 { // one alone is that of a set without changes
+			err = chain.Corrupt(v.File, "nothing is in it")
+		}
 		if err != nil {
 			if err = bad(v, err); err != nil {
 				return nil, err
@@ -70,14 +83,14 @@ func Volumes(ctx context.Context, st *store.Store, s *chain.Set, bad func(v chai
 		}
 		rows = append(rows, r)
 	}
-	return settle(rows), nil
+	return rows, nil
 }
 
 // agreeing returns the files of the set's sigtar, if that ends where the volumes
 // do.
 func agreeing(ctx context.Context, st *store.Store, s *chain.Set, end chain.Path) ([]chain.Path, error) {
 	if s.Sigtar == nil {
-		return nil, fmt.Errorf("set %s: its index does not agree with its volumes: %w", s.Times(), ErrUnsure)
+		return nil, fmt.Errorf("set %s: its index is not one of it: %w", s.Times(), ErrUnsure)
 	}
 	files, last, err := sigtarFiles(ctx, st, *s.Sigtar)
 	if err == nil && last != end && (last != "" || end != chain.Root) {
@@ -132,6 +145,19 @@ func (v *row) scan(r *difftar.Reader) error {
 	}
 }
 
+// gapless returns an error if pieces of a file are missing between two volumes.
+func gapless(rows []*row) error {
+	before := &row{}
+	for _, v := range rows {
+		if v.first > 1 && (v.First != before.Last || v.first > before.last+1) {
+			return chain.Corrupt(fmt.Sprintf("volume %d", v.Number),
+				fmt.Sprintf("it begins with piece %d of %s, and the one before it does not end with the piece before", v.first, v.First))
+		}
+		before = v
+	}
+	return nil
+}
+
 // settle sets the block numbers, which are those of pieces but the last one of a
 // file.
 func settle(rows []*row) (out []manifest.Volume) {
@@ -176,19 +202,22 @@ func sigtarFiles(ctx context.Context, st *store.Store, f chain.Stored) (files []
 // it has none, which duplicity knows from --no-files-changed.
 const maxListed = 100_000
 
-// bindIndex puts the hash of the set's index into the manifest, if there is one
-// and it agrees, and returns its files, maxListed or one more.
+// bindIndex puts the hash of the set's index into the manifest, if there is one,
+// and returns its files, maxListed or one more. One that is damaged, or of another
+// set, is as good as none. One that cannot be read now is an error, since without it
+// the set would pass for one of duplicity's, and so is one that knows other volumes:
+// the manifest would make the wrong ones right.
 func bindIndex(ctx context.Context, st *store.Store, s *chain.Set, m *manifest.Manifest) (files []chain.Path, err error) {
 	if s.Index == nil {
 		return nil, nil
 	}
 	r, err := st.Open(ctx, *s.Index)
 	if err != nil {
-		return nil, ctx.Err()
+		return nil, unlessDamaged(err)
 	}
-	sum, n := sha256.New(), &counter{}
-	volumes := 0
-	err = index.ReadIndex(io.TeeReader(r, io.MultiWriter(sum, n)), index.Handler{
+	in := &summed{r: r, sum: sha256.New()}
+	volumes, differs := 0, ""
+	err = index.ReadIndex(in, index.Handler{
 		Set: func(times string) error {
 			if times != s.Times() {
 				return chain.Corrupt(s.Index.File, "it is of another set")
@@ -203,27 +232,54 @@ func bindIndex(ctx context.Context, st *store.Store, s *chain.Set, m *manifest.M
 		},
 		Volume: func(v *index.VolumeInfo) error {
 			volumes++
-			if v.Number > len(m.Volumes) || v.Layout.SHA1 != m.Volumes[v.Number-1].SHA1 {
-				return chain.Corrupt(s.Index.File, "it speaks of other volumes")
+			switch {
+			case v.Number > len(m.Volumes):
+				differs = fmt.Sprintf("volume %d is missing, which its index names", v.Number)
+			case v.Layout.SHA1 != m.Volumes[v.Number-1].SHA1:
+				differs = fmt.Sprintf("volume %d has another hash than its index says", v.Number)
 			}
 			return nil
 		},
 	})
 	if err = errors.Join(err, r.Close()); err != nil {
-		return nil, ctx.Err() // it is as good as none
+		return nil, unlessDamaged(in.err)
 	}
-	if volumes == len(m.Volumes) {
-		m.HasIndex, m.IndexSize = true, n.n
-		sum.Sum(m.IndexSHA256[:0])
+	if differs == "" && volumes != len(m.Volumes) {
+		differs = fmt.Sprintf("it has %d volumes, and its index names %d", len(m.Volumes), volumes)
 	}
+	if differs != "" {
+		return nil, chain.Corrupt("set "+s.Times(), differs)
+	}
+	m.HasIndex, m.IndexSize = true, in.n
+	in.sum.Sum(m.IndexSHA256[:0])
 	return files, nil
 }
 
-type counter struct{ n int64 }
+// unlessDamaged returns an error that is not about the file itself.
+func unlessDamaged(err error) error {
+	var corrupt *chain.CorruptError
+	if errors.As(err, &corrupt) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, chain.ErrNoKey) {
+		return nil
+	}
+	return err
+}
 
-func (c *counter) Write(p []byte) (int, error) {
-	c.n += int64(len(p))
-	return len(p), nil
+// summed hashes what is read, and keeps the error of who is read from.
+type summed struct {
+	r   io.Reader
+	sum hash.Hash
+	n   int64
+	err error
+}
+
+func (s *summed) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.sum.Write(p[:n])
+	s.n += int64(n)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
 }
 
 // write stores the manifest, which makes the set exist.

@@ -2,6 +2,7 @@ package repair
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -98,12 +99,12 @@ func (g *signing) entry(m *difftar.Member) error {
 	if err != nil {
 		return err
 	}
-	spool, err := g.sign(n)
+	spool, hash, err := g.sign(n)
 	if err != nil {
 		return err
 	}
 	defer spool.Close()
-	rec.Entry.Size = n.Size
+	rec.Entry.Size, rec.Entry.Hash, rec.Entry.HasHash = n.Size, hash, true
 	if rec.Len, err = spool.Seek(0, io.SeekEnd); err != nil {
 		return err
 	}
@@ -116,15 +117,15 @@ func (g *signing) entry(m *difftar.Member) error {
 	return err
 }
 
-// sign writes the signature of a file's content to a temporary file.
-func (g *signing) sign(n chain.Node) (_ *os.File, err error) {
+// sign writes the signature of a file's content to a temporary file, and returns
+// the content's SHA-256 as well.
+func (g *signing) sign(n chain.Node) (f *os.File, hash [32]byte, err error) {
 	content, err := g.forest.OpenVersion(g.ctx, n.Version)
 	if err != nil {
-		return nil, err
+		return nil, hash, err
 	}
-	f, err := os.CreateTemp(g.dir, "dupfs-repair-")
-	if err != nil {
-		return nil, err
+	if f, err = os.CreateTemp(g.dir, "dupfs-repair-"); err != nil {
+		return nil, hash, err
 	}
 	defer func() {
 		if err != nil {
@@ -132,18 +133,20 @@ func (g *signing) sign(n chain.Node) (_ *os.File, err error) {
 		}
 	}()
 	if err = os.Remove(f.Name()); err != nil {
-		return nil, err
+		return nil, hash, err
 	}
 	signer := delta.NewSigner(f, delta.BlockLen(content.Size()))
 	r := io.NewSectionReader(contentAt{g.ctx, content}, 0, content.Size())
-	copied, err := io.CopyBuffer(struct{ io.Writer }{signer}, struct{ io.Reader }{r}, make([]byte, 256<<10))
+	sum := sha256.New()
+	copied, err := io.CopyBuffer(io.MultiWriter(signer, sum), struct{ io.Reader }{r}, make([]byte, 256<<10))
 	if err == nil && copied != content.Size() {
 		err = io.ErrUnexpectedEOF
 	}
 	if err == nil {
 		err = signer.Close()
 	}
-	return f, err
+	sum.Sum(hash[:0])
+	return f, hash, err
 }
 
 // contentAt reads a content while ctx lasts.
