@@ -12,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"strings"
 
 	"dupfs/chain"
 	"dupfs/chain/difftar"
@@ -121,7 +122,15 @@ func readRow(ctx context.Context, st *store.Store, f chain.Stored) (*row, error)
 			v.SHA1, v.HasSHA1 = lay.SHA1, true
 		}
 	}
-	return v, errors.Join(err, sc.Close())
+	return v, of(f.File, errors.Join(err, sc.Close()))
+}
+
+// of names the stored file that an error is about, unless that does.
+func of(file string, err error) error {
+	if err == nil || strings.Contains(err.Error(), file) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", file, err)
 }
 
 func (v *row) scan(r *difftar.Reader) error {
@@ -195,7 +204,7 @@ func sigtarFiles(ctx context.Context, st *store.Store, f chain.Stored) (files []
 			files = append(files, last)
 		}
 	}
-	return files, last, errors.Join(err, rc.Close())
+	return files, last, of(f.File, errors.Join(err, rc.Close()))
 }
 
 // maxListed bounds the list of files in a manifest that is made anew; with more

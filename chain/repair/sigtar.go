@@ -64,7 +64,7 @@ func (g *signing) volume(st *store.Store, s *chain.Set, row manifest.Volume) err
 		if err != nil {
 			return err
 		}
-		return errors.Join(g.members(difftar.NewReader(sc)), sc.Close())
+		return of(v.File, errors.Join(g.members(difftar.NewReader(sc)), sc.Close()))
 	}
 	return chain.Corrupt("set "+s.Times(), fmt.Sprintf("volume %d is missing", row.Number))
 }
