@@ -1,4 +1,4 @@
-package repair
+package repair_test
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"dupfs/chain/backup"
 	"dupfs/chain/manifest"
 	"dupfs/chain/pgp"
+	"dupfs/chain/repair"
 	"dupfs/chain/sigtar"
 	"dupfs/chain/snapshot"
 	"dupfs/chain/store"
@@ -238,7 +239,7 @@ func TestManifest(t *testing.T) {
 			} {
 				t.Run(fmt.Sprint(layer, " set ", i, " by ", name), func(t *testing.T) {
 					c := without(t, b, lost...)
-					if err := Manifest(t.Context(), openStore(t, c, layer), sets(t, c)[i], "host", "some dir"); err != nil {
+					if err := repair.Manifest(t.Context(), openStore(t, c, layer), sets(t, c)[i], "host", "some dir"); err != nil {
 						t.Fatal(err)
 					}
 					again := sets(t, c)[i].Manifest
@@ -276,7 +277,7 @@ func TestNoManifest(t *testing.T) {
 		want string // "": it is made
 	}{
 		{"there is one", nil, nil, "has a manifest"},
-		{"only volumes", []*chain.Stored{inc.Manifest, inc.Sigtar, inc.Index}, nil, ErrUnsure.Error()},
+		{"only volumes", []*chain.Stored{inc.Manifest, inc.Sigtar, inc.Index}, nil, repair.ErrUnsure.Error()},
 		{"a volume is missing", []*chain.Stored{inc.Manifest, &inc.Volumes[0]}, nil, "volume 1 is missing"},
 		{"the last volume is missing", []*chain.Stored{inc.Manifest, last}, nil, "volume 3 is missing"},
 		{"the last volume and the index are missing", []*chain.Stored{inc.Manifest, inc.Index, last}, nil, "its signatures end at"},
@@ -312,7 +313,7 @@ func TestNoManifest(t *testing.T) {
 			}
 			s := sets(t, c)[1]
 			had := s.Manifest != nil
-			err := Manifest(t.Context(), openStore(t, c, layer), s, "host", "some dir")
+			err := repair.Manifest(t.Context(), openStore(t, c, layer), s, "host", "some dir")
 			there := sets(t, c)[1].Manifest != nil
 			switch {
 			case tt.want == "":
@@ -335,7 +336,7 @@ func TestManifestFaults(t *testing.T) {
 	for _, lost := range [][]*chain.Stored{{s.Manifest}, {s.Manifest, s.Index}} {
 		bare := without(t, b, lost...)
 		everyFault(t, bare, func(b backends.Backend) error {
-			return Manifest(t.Context(), openStore(t, b, layer), sets(t, bare)[1], "host", "some dir")
+			return repair.Manifest(t.Context(), openStore(t, b, layer), sets(t, bare)[1], "host", "some dir")
 		}, func(c *mem.Backend, kind backendtest.Kind) (got, want string) {
 			// An index that was read wrongly is as good as none.
 			withIndex := len(lost) == 1 && kind != backendtest.Cut && kind != backendtest.Wrong
@@ -412,7 +413,7 @@ func makeSigtar(t *testing.T, st *store.Store, s *chain.Set, m *manifest.Manifes
 		return err
 	}
 	dir := t.TempDir()
-	err = Sigtar(t.Context(), st, s, m, f, tr, dir)
+	err = repair.Sigtar(t.Context(), st, s, m, f, tr, dir)
 	if left, lerr := os.ReadDir(dir); lerr != nil || len(left) > 0 {
 		t.Errorf("left in the temporary directory: %v, %v", left, lerr)
 	}
