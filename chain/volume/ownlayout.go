@@ -39,6 +39,9 @@ func ReadTrailer(ctx context.Context, get func(ctx context.Context, off, n int64
 		// A signature is over the whole: its file must be read to the end.
 		return nil, fmt.Errorf("%s: a signature is demanded: %w", name, ErrForeign)
 	}
+	if size < 0 {
+		return nil, fmt.Errorf("%s: its size is not known: %w", name, ErrForeign)
+	}
 	var err error
 	switch layer {
 	case chain.Gzip:
