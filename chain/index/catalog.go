@@ -184,20 +184,21 @@ func (c *Catalog) prepareSchema(ctx context.Context) error {
 		return bad(err)
 	}
 	defer rollback(tx)
-	var version, app, tables int
+	var version, app int
 	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return bad(err)
 	}
 	if err := tx.QueryRowContext(ctx, "PRAGMA application_id").Scan(&app); err != nil {
 		return bad(err)
 	}
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master").Scan(&tables); err != nil {
+	found, err := schemaOf(ctx, tx)
+	if err != nil {
 		return bad(err)
 	}
 	switch {
-	case version == schemaVersion && app == applicationID:
+	case version == schemaVersion && app == applicationID && found == strings.TrimSpace(schema):
 		return nil
-	case version != 0 || app != 0 || tables != 0:
+	case version != 0 || app != 0 || found != "":
 		return fmt.Errorf("%s: %w: version %d", c.path, ErrBadCatalog, version)
 	}
 	if _, err := tx.ExecContext(ctx, schema); err != nil {
@@ -208,6 +209,25 @@ func (c *Catalog) prepareSchema(ctx context.Context) error {
 		return bad(err)
 	}
 	return bad(tx.Commit())
+}
+
+// schemaOf returns the schema that a file has: a wrong byte in it makes a table
+// with other columns, in which nothing is found.
+func schemaOf(ctx context.Context, tx *sql.Tx) (string, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT coalesce(sql, name) FROM sqlite_master ORDER BY rootpage")
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return "", err
+		}
+		all = append(all, text+";")
+	}
+	return strings.Join(all, "\n"), rows.Err()
 }
 
 // rollback ends a transaction that was not committed. What it returns says
@@ -367,10 +387,14 @@ func (c *Catalog) write(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	return bad(tx.Commit())
 }
 
-// bad marks those errors of SQLite that say that the file is no good.
+// bad marks those errors of SQLite that say that the file is no good. So does a
+// value of another type than its column has, for which there is no error type.
 func bad(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
+		if err != nil && strings.HasPrefix(err.Error(), "sql: Scan error") {
+			return fmt.Errorf("%w: %w", ErrBadCatalog, err)
+		}
 		return err
 	}
 	const (

@@ -3,6 +3,7 @@ package index
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -654,6 +655,20 @@ func TestCatalogDamaged(t *testing.T) {
 		if err := c.Discard(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A value of another type than its column has comes from a damaged file, too.
+func TestScanErrors(t *testing.T) {
+	c := open(t, filepath.Join(t.TempDir(), "c.db"))
+	var n int64
+	for _, query := range []string{"SELECT NULL", "SELECT 'text'", "SELECT 1.5"} {
+		if err := bad(c.r.QueryRow(query).Scan(&n)); !errors.Is(err, ErrBadCatalog) {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+	if err := bad(c.r.QueryRow("SELECT 1 WHERE 0").Scan(&n)); !errors.Is(err, sql.ErrNoRows) || errors.Is(err, ErrBadCatalog) {
+		t.Errorf("no row: %v", err)
 	}
 }
 

@@ -140,6 +140,51 @@ func TestStreamCut(t *testing.T) {
 	}
 }
 
+// Whatever a byte of an index becomes, the index is refused, or what it tells can
+// be written and is read the same again.
+func TestStreamDamage(t *testing.T) {
+	for _, s := range []*stream{modelStream(3, 1), every()} {
+		b := s.write(t)
+		refused := 0
+		for i := range b {
+			for _, v := range []byte{0, 1, 0x7f, 0x80, 0xff, b[i] + 1, b[i] ^ 0x40} {
+				bad := bytes.Clone(b)
+				bad[i] = v
+				got, err := readStream(bytes.NewReader(bad))
+				if err != nil {
+					refused++
+					continue
+				}
+				again, err := readStream(bytes.NewReader(got.write(t)))
+				if err != nil || fmt.Sprintf("%+v", again.records) != fmt.Sprintf("%+v", got.records) {
+					t.Fatalf("byte %d is %d: %v, or other records", i, v, err)
+				}
+			}
+		}
+		if refused < len(b) {
+			t.Errorf("only %d damages of %d bytes were refused", refused, len(b))
+		}
+	}
+}
+
+// every has an entry with everything that can be told of one.
+func every() *stream {
+	e := chain.Entry{Path: "a/b", Type: chain.File, Mode: 0o4755, UID: 1000, GID: 1001, User: "u", Group: "g",
+		Mtime: chain.Time{Sec: -5, Nsec: 6}, Size: 30, LinkGroup: 9, Hash: [32]byte{1}, HasHash: true,
+		Xattrs: []chain.Xattr{{Name: "user.a", Value: []byte("v")}, {Name: "user.b"}},
+		Data:   []chain.Extent{{Off: 3, Len: 4}, {Off: 10, Len: 5}}}
+	dev := chain.Entry{Path: "c", Type: chain.BlockDevice, Major: 8, Minor: 1}
+	link := chain.Entry{Path: "d", Type: chain.Symlink, Link: "a/b"}
+	return &stream{
+		records: []Record{
+			{Entry: e, Change: difftar.Diff, SigOff: 512, SigLen: 100},
+			{Entry: dev, Change: difftar.Snapshot, SigLen: -1}, {Entry: link, Change: difftar.Snapshot, SigLen: -1},
+			{Entry: chain.Entry{Path: "e"}, Change: difftar.Deleted, SigLen: -1},
+		},
+		runs: [][]Run{{{Len: 10, Volume: 1, Off: 700}, {FileOff: 10, Len: 12, Off: 3}, {FileOff: 22, Len: 8, Volume: 2, Off: 5}}, nil, nil, nil},
+	}
+}
+
 func TestWriterRefuses(t *testing.T) {
 	file := Record{Entry: chain.Entry{Path: "f", Type: chain.File, Size: 5}, Change: difftar.Snapshot, SigLen: -1}
 	run := Run{Len: 5, Volume: 1}

@@ -589,6 +589,13 @@ func TestCatalogsLost(t *testing.T) {
 		"garbage": func(path string, data []byte) error { return os.WriteFile(path, w.data(10_000), 0o600) },
 		"empty":   func(path string, data []byte) error { return os.WriteFile(path, nil, 0o600) },
 		"cut":     func(path string, data []byte) error { return os.WriteFile(path, data[:len(data)/2], 0o600) },
+		"another schema": func(path string, data []byte) error {
+			const word = "versions(id INTEGER PRIMARY"
+			if !bytes.Contains(data, []byte(word)) {
+				t.Errorf("no %q in the catalog", word)
+			}
+			return os.WriteFile(path, bytes.ReplaceAll(data, []byte(word), []byte("versions(id INTEGER PRIMARX")), 0o600)
+		},
 		"flipped": func(path string, data []byte) error {
 			for range 200 {
 				data[r.IntN(len(data))] ^= byte(1 << r.IntN(8))
