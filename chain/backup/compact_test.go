@@ -3,6 +3,10 @@ package backup
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +14,7 @@ import (
 	"dupfs/backends/mem"
 	"dupfs/chain"
 	"dupfs/chain/chaintest"
+	"dupfs/chain/index"
 )
 
 // lies is content of another size than it says.
@@ -130,5 +135,95 @@ func only(name string, fn func(chain.Content) chain.Content) func(chain.Node, ch
 			return fn(c)
 		}
 		return c
+	}
+}
+
+// A directory of several pages is compacted whole, and the next increment, whose
+// base has more entries than are read ahead at once, stores nothing.
+func TestManyEntries(t *testing.T) {
+	const many = 2*nodePage + 2*aheadBatch
+	w := newWorld(t, chain.Plain)
+	w.backend = mem.New()
+	var items []chaintest.Item
+	for i := range many {
+		name := fmt.Sprintf("d/%05d", i)
+		must(t, os.MkdirAll(w.path("d"), 0o755))
+		must(t, os.Symlink(name, w.path(name)))
+		items = append(items, chaintest.Link(name, name))
+	}
+	f := chaintest.New(chaintest.Point{Items: items})
+	got := 0
+	last := chain.Path("")
+	o := Options{Now: time.Unix(w.now, 0), Layer: chain.Plain, TempDir: t.TempDir(), OnIndex: func(_ context.Context, r io.Reader) error {
+		return index.ReadIndex(r, index.Handler{Record: func(r *index.Record) error {
+			if got++; r.Path.Compare(last) <= 0 && got > 1 {
+				t.Errorf("%s after %s", r.Path, last)
+			}
+			last = r.Path
+			return nil
+		}})
+	}}
+	stats, err := Compact(t.Context(), Origin{f, f.Newest(), memBase{}}, w.store(), o)
+	must(t, err)
+	must(t, stats.IndexErr)
+	if got != many+2 {
+		t.Errorf("%d entries of %d", got, many+2)
+	}
+
+	w.backend = nil
+	w.now += 1000
+	w.mustRun(true)
+	if s := w.mustRun(false); s.NewFiles+s.ChangedFiles+s.DeletedFiles != 0 {
+		t.Errorf("an increment without changes: %+v", s)
+	}
+	must(t, os.Remove(w.path("d/00000")))
+	must(t, os.Remove(w.path(fmt.Sprintf("d/%05d", many-1))))
+	if s := w.mustRun(false); s.DeletedFiles != 2 {
+		t.Errorf("deleted: %d", s.DeletedFiles)
+	}
+}
+
+// brokenBase fails after some entries.
+type brokenBase struct {
+	memBase
+	left int
+}
+
+func (b brokenBase) Walk(ctx context.Context) iter.Seq2[*BaseEntry, error] {
+	return func(yield func(*BaseEntry, error) bool) {
+		for e, err := range b.memBase.Walk(ctx) {
+			if b.left == 0 {
+				yield(nil, errTest)
+				return
+			}
+			if b.left--; !yield(e, err) {
+				return
+			}
+		}
+		yield(nil, errTest)
+	}
+}
+
+// A base that cannot be read to its end ends the run, whatever was seen of it:
+// what is behind that must not pass for deleted, or new.
+func TestBrokenBase(t *testing.T) {
+	w := newWorld(t, chain.Plain)
+	for i := range aheadBatch + 20 {
+		w.write(fmt.Sprintf("%03d", i), "x")
+	}
+	w.mustRun(true)
+	before, err := os.ReadDir(w.dir + "/archive")
+	must(t, err)
+	st := w.store()
+	b, last := w.base(st)
+	for _, n := range []int{0, 1, aheadBatch, aheadBatch + 1, len(b.entries) - 1, len(b.entries)} {
+		o := w.options()
+		o.Last = last
+		if _, err := Run(t.Context(), w.src, st, brokenBase{*b, n}, o); !errors.Is(err, errTest) {
+			t.Errorf("after %d entries: %v", n, err)
+		}
+	}
+	if after, err := os.ReadDir(w.dir + "/archive"); err != nil || len(after) != len(before) {
+		t.Errorf("left: %v, %v", after, err)
 	}
 }
