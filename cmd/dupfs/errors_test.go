@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,7 +99,7 @@ func TestNoPassphrase(t *testing.T) {
 	w := newWorld(t)
 	w.write("src/file", "content\n")
 	w.dupfs("full", "--current-time", at(0), "src", w.url("archive"))
-	w.env = w.env[:len(w.env)-1] // PASSPHRASE is the last
+	w.env = slices.DeleteFunc(w.env, func(v string) bool { return strings.HasPrefix(v, "PASSPHRASE=") })
 	w.env = append(w.env, "XDG_CACHE_HOME="+w.path("cache2"))
 	// setsid takes the terminal away, where there is one.
 	for _, line := range []string{"ls URL", "mount URL mnt", "restore URL out", "src URL", "full src URL", "verify URL"} {
