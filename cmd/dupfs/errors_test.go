@@ -143,7 +143,7 @@ func TestDamage(t *testing.T) {
 	for _, damage := range []struct{ name, script string }{
 		{"missing", "rm $V"},
 		{"truncated", "truncate -s 5000 $V"},
-		{"one bit", `printf '\377' | dd of=$V bs=1 seek=700000 conv=notrunc status=none`},
+		{"a few bytes", `printf '\377\377\377\377' | dd of=$V bs=1 seek=700000 conv=notrunc status=none`},
 		{"empty", ": > $V"},
 		{"another's", "cp archive/*vol1.difftar* $V"},
 	} {
