@@ -912,3 +912,34 @@ func TestFork(t *testing.T) {
 		t.Errorf("base: %s", sets[len(sets)-1].Times())
 	}
 }
+
+// With more chains than catalogs stay open each point is read all the same, one
+// after the other and at once.
+func TestManyChains(t *testing.T) {
+	w := newWorld(t, chain.Gzip)
+	for i := range maxOpen + 2 {
+		w.write("z", 100+i)
+		w.backup(true)
+	}
+	w.dir = t.TempDir()
+	a := w.open(w.b)
+	w.compare(a)
+	w.compare(a)
+	points, err := a.Points(t.Context())
+	w.must(err)
+	var wg sync.WaitGroup
+	for i, p := range points {
+		wg.Go(func() {
+			tree, err := a.Tree(t.Context(), p.Number)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got := listing(t, a, tree, true, func(p chain.Path, err error) { t.Errorf("%s: %v", p, err) })
+			if len(got) != len(w.want[i]) {
+				t.Errorf("point %d: %d entries of %d", i, len(got), len(w.want[i]))
+			}
+		})
+	}
+	wg.Wait()
+}
