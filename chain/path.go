@@ -7,6 +7,11 @@ import "strings"
 // No component is empty, "." or "..", or holds a NUL.
 type Path string
 
+// MaxPath bounds paths, in bytes. The system has no such bound, but nobody could
+// restore or look at what lies deeper, and a path of a MiB could name half a
+// million directories.
+const MaxPath = 64 << 10
+
 // Root is the path of the backup's top entry.
 const Root Path = ""
 

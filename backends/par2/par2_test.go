@@ -141,7 +141,7 @@ func TestHealWithLess(t *testing.T) {
 		want   string // part of the error
 	}{
 		{"without NAME.par2", remove, true, ""},
-		{"damaged NAME.par2", scratch, true, ""},
+		{"damaged NAME.par2", scratched, true, ""},
 		{"without the others", remove, false, "beyond what"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,7 +182,7 @@ func remove(t *testing.T, below *mem.Backend, n string) {
 	}
 }
 
-func scratch(t *testing.T, below *mem.Backend, n string) {
+func scratched(t *testing.T, below *mem.Backend, n string) {
 	t.Helper()
 	backendtest.Write(t, below, n, flip(backendtest.Read(t, below, n), 20))
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"dupfs/backends"
+	"dupfs/internal/scratch"
 )
 
 const (
@@ -36,6 +37,7 @@ const (
 
 // work is a file on its way through par2: a directory of its own.
 type work struct {
+	scratch   *scratch.Dir
 	dir, name string
 	file      *os.File
 	length    int64
@@ -47,11 +49,11 @@ func (b *backend) work(name string) (*work, error) {
 	if name != filepath.Base(name) {
 		return nil, fmt.Errorf("%q is no name of a file", name)
 	}
-	dir, err := os.MkdirTemp(b.o.TempDir, "dupfs-par2-")
+	scratch, err := scratch.New(b.o.TempDir, "dupfs-par2-")
 	if err != nil {
 		return nil, fmt.Errorf("temporary directory: %w", err)
 	}
-	return &work{dir: dir, name: name}, nil
+	return &work{scratch: scratch, dir: scratch.Path, name: name}, nil
 }
 
 func (w *work) path(name string) string { return filepath.Join(w.dir, name) }
@@ -68,7 +70,7 @@ func (w *work) close() {
 	if w.file != nil {
 		w.file.Close()
 	}
-	os.RemoveAll(w.dir)
+	_ = w.scratch.Close()
 }
 
 // cancelled is a reader that ends with its context.

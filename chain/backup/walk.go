@@ -118,13 +118,9 @@ func (w *walker) children(ctx context.Context, d *directory, p chain.Path) error
 	return nil
 }
 
-// maxPath bounds paths, in bytes. The system has no such bound, but nobody
-// could restore or look at what lies deeper.
-const maxPath = 64 << 10
-
 // child visits one entry.
 func (w *walker) child(ctx context.Context, d *directory, p chain.Path, name string) error {
-	if len(p) > maxPath {
+	if len(p) > chain.MaxPath {
 		return w.lost(p, errors.New("its path is too long"))
 	}
 	if !w.only.wants(p) {

@@ -88,6 +88,8 @@ var (
 	ErrBusy = errors.New("catalog is being written by another process")
 	// ErrNoAccess says that this user cannot write where the catalog is.
 	ErrNoAccess = errors.New("catalog cannot be written by this user")
+	// ErrFull says that there is no space for the catalog.
+	ErrFull = fmt.Errorf("catalog: %w", unix.ENOSPC)
 )
 
 // readers is how many queries of a catalog run at a time.
@@ -124,8 +126,11 @@ func OpenCatalog(ctx context.Context, path string) (*Catalog, error) {
 	return c, err
 }
 
-// noAccess marks the errors of a user who may not write.
+// noAccess marks the errors of a user who may not write, or has no space to.
 func noAccess(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("%w: %w", ErrNoAccess, err)
 	}
@@ -400,9 +405,15 @@ func bad(err error) error {
 	const (
 		sqliteError, sqliteIOErr, sqliteCorrupt = 1, 10, 11
 		sqliteFormat, sqliteNotADB              = 24, 26
-		sqliteBusy                              = 5
+		sqliteBusy, sqliteFull                  = 5, 13
+		sqliteShmSize                           = sqliteIOErr | 19<<8 // no space beside the catalog
 	)
+	if e.Code() == sqliteShmSize {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	switch e.Code() & 0xff {
+	case sqliteFull:
+		return fmt.Errorf("%w: %w", ErrFull, err)
 	case sqliteError, sqliteIOErr, sqliteCorrupt, sqliteFormat, sqliteNotADB:
 		return fmt.Errorf("%w: %w", ErrBadCatalog, err)
 	case sqliteBusy:

@@ -114,7 +114,7 @@ const (
 // Limits of what one entry may hold. They are far above what a file system
 // can, and bound what a broken index makes us allocate.
 const (
-	maxPath   = 1 << 20
+	maxPath   = chain.MaxPath
 	maxOwner  = 1 << 12 // bytes of a user's or group's name
 	maxXattrs = 1 << 14 // attributes
 	maxXattr  = 16 << 20

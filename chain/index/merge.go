@@ -392,7 +392,12 @@ func (m *Merger) climb(p chain.Path, make bool) (frame, error) {
 		if !more {
 			return *top, nil
 		}
-		if err := m.enter(top.id, top.path.Join(name), make); err != nil {
+		// A piece of p, not a copy: a hostile path may have thousands of parents.
+		whole := p[:len(top.path)+len(name)]
+		if top.path != chain.Root {
+			whole = p[:len(top.path)+1+len(name)]
+		}
+		if err := m.enter(top.id, whole, make); err != nil {
 			return frame{}, err
 		}
 	}

@@ -18,7 +18,9 @@ const (
 	// 16 KiB when quoted. Longer lines are passed over.
 	maxLine = 256 << 10
 	// maxVolumes bounds the volumes of a set, and so the memory for them.
-	maxVolumes = 4 << 20
+	maxVolumes = 1 << 18
+	// maxPaths bounds the bytes of all paths that volumes begin and end with.
+	maxPaths = 64 << 20
 	// maxIndex bounds what is believed of an index's size.
 	maxIndex = 1 << 50
 )
@@ -59,6 +61,7 @@ type parser struct {
 	m                     *Manifest
 	hasHostname, hasLocal bool
 	volumes               map[int]Volume
+	paths                 int // bytes of their paths
 	last                  int // number of the last block in the text
 
 	within            bool // a volume's block
@@ -119,7 +122,7 @@ func (p *parser) beginVolume(rest string) error {
 	if !ok || err != nil || n < 1 {
 		return corrupt("a volume without its number")
 	}
-	if len(p.volumes) >= maxVolumes {
+	if len(p.volumes) >= maxVolumes || p.paths > maxPaths {
 		return corrupt("too many volumes")
 	}
 	p.within, p.hasFirst, p.hasLast = true, false, false
@@ -138,9 +141,11 @@ func (p *parser) volumeLine(words []string) error {
 	case "startingpath":
 		p.hasFirst = true
 		v.First, v.FirstBlock, err = p.place(words)
+		p.paths += len(v.First)
 	case "endingpath":
 		p.hasLast = true
 		v.Last, v.LastBlock, err = p.place(words)
+		p.paths += len(v.Last)
 	case "hash":
 		if len(words) > 2 {
 			v.hash(words[1], words[2])

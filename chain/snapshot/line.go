@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -154,16 +155,32 @@ func (l *line) do(ctx context.Context, ord int, fn func(c *index.Catalog) error)
 		case errors.Is(err, index.ErrInUse), errors.Is(err, index.ErrBusy), errors.Is(err, index.ErrNoAccess):
 			// Another process must not hold us up: work without it.
 			l.a.note("the catalog of %s cannot be used, a private one is made: %v", l.key, err)
-			l.mu.Lock()
-			l.private, l.checked = true, nil
-			l.mu.Unlock()
-			l.a.catalogs.forgetLine(l)
+			l.hide()
+		case errors.Is(err, index.ErrFull) && l.hidden():
+			return fmt.Errorf("temporary directory %s: %w", os.TempDir(), err)
+		case errors.Is(err, index.ErrFull):
+			l.a.warn("%s has no room for the catalog, so a temporary one is made: %v", l.a.dir, err)
+			l.hide()
 		case errors.Is(err, index.ErrBadCatalog):
 			l.a.note("the catalog of %s is made again: %v", l.key, err)
 		default:
 			return err
 		}
 	}
+}
+
+// hide makes the catalog a private, temporary one.
+func (l *line) hide() {
+	l.mu.Lock()
+	l.private, l.checked = true, nil
+	l.mu.Unlock()
+	l.a.catalogs.forgetLine(l)
+}
+
+func (l *line) hidden() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.private
 }
 
 // doVersion is do with the point of a version.

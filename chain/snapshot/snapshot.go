@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +29,7 @@ import (
 	"dupfs/chain/index"
 	"dupfs/chain/manifest"
 	"dupfs/chain/store"
+	"dupfs/internal/scratch"
 )
 
 // ErrBefore says that the archive has no point at or before a time.
@@ -46,6 +46,8 @@ type Options struct {
 	// Note, if not nil, receives remarks on what was found wrong and how it
 	// was helped. It may be called from several goroutines.
 	Note func(string)
+	// Warn is Note for what the user should do something about.
+	Warn func(string)
 	// Salvage opens sets whose base is missing, too: their trees have what these
 	// sets hold themselves, and a file of which they hold only the change is
 	// damaged. What they do not mention is not there. And sets without a
@@ -117,18 +119,21 @@ func Open(ctx context.Context, st *store.Store, o Options) (*Archive, error) {
 		a.counts = new(Progress)
 	}
 	var once sync.Once
-	var temp string
+	var temp *scratch.Dir
 	var tempErr error
 	a.temp = func() (string, error) {
-		once.Do(func() { temp, tempErr = os.MkdirTemp("", "dupfs-catalog-") })
-		return temp, tempErr
+		once.Do(func() { temp, tempErr = scratch.New("", "dupfs-catalog-") })
+		if tempErr != nil {
+			return "", tempErr
+		}
+		return temp.Path, nil
 	}
 	a.cleanup = func() error {
 		once.Do(func() {})
-		if temp == "" {
+		if temp == nil {
 			return nil
 		}
-		return os.RemoveAll(temp)
+		return temp.Close()
 	}
 	if o.Dir == "" {
 		dir, err := a.temp()
@@ -149,6 +154,12 @@ func (a *Archive) Close() error { return errors.Join(a.catalogs.close(), a.clean
 func (a *Archive) note(format string, args ...any) {
 	if a.o.Note != nil {
 		a.o.Note(fmt.Sprintf(format, args...))
+	}
+}
+
+func (a *Archive) warn(format string, args ...any) {
+	if a.o.Warn != nil {
+		a.o.Warn(fmt.Sprintf(format, args...))
 	}
 }
 

@@ -568,7 +568,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	stop()
 	ticked(err == nil)
 	if stats.JournalErr != nil {
-		e.note(fmt.Sprintf("the journal: %v", stats.JournalErr))
+		e.warn("no journal could be kept, with which an interrupted backup is gone on with: %v", stats.JournalErr)
 	}
 	if err == nil && o.DryRun {
 		e.progressed(p)

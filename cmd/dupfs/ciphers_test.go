@@ -114,7 +114,7 @@ func TestGnuPGChains(t *testing.T) {
 		"nist hidden":    {"--gpg-options=--digest-algo SHA384", "--hidden-encrypt-key", nist, "--sign-key", rsa},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{t, w.dir, w.env}
+			w := &world{t: t, dir: w.dir, env: w.env}
 			archive, out := "archive "+name, w.path("out "+name)
 			url := w.url(archive)
 			w.write("src/letter", "dear\n")
@@ -158,7 +158,7 @@ func TestGnuPG1(t *testing.T) {
 		"tag 9 hidden": {options: []string{"--gpg-options=--cipher-algo BLOWFISH --disable-mdc", "--hidden-encrypt-key", id}, extra: []string{"--accept-unauthenticated"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{t, w.dir, w.env}
+			w := &world{t: t, dir: w.dir, env: w.env}
 			archive, out := "archive "+name, w.path("out "+name)
 			url := w.url(archive)
 			w.write("src/letter", "dear\n")

@@ -378,8 +378,9 @@ func sameNodes(ctx context.Context, before, after chain.Tree, a, b chain.Node) e
 		if len(olds) != len(news) {
 			return chain.Corrupt(a.Path.String(), "does not hold what it held in the set before")
 		}
-		for i := range olds {
-			if err := sameNodes(ctx, before, after, olds[i], news[i]); err != nil {
+		for i, c := range olds {
+			c.Path = a.Path.Join(c.Name)
+			if err := sameNodes(ctx, before, after, c, news[i]); err != nil {
 				return err
 			}
 		}

@@ -18,6 +18,7 @@ import (
 
 	"dupfs/chain"
 	"dupfs/chain/restore"
+	"dupfs/internal/scratch"
 )
 
 func drillCommand(e *environ) *cli.Command {
@@ -92,10 +93,12 @@ func (d *drill) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.dir, err = os.MkdirTemp(d.c.String("tempdir"), "dupfs-drill-"); err != nil {
+	work, err := scratch.New(d.c.String("tempdir"), "dupfs-drill-")
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(d.dir)) }()
+	d.dir = work.Path
+	defer func() { err = errors.Join(err, work.Close()) }()
 	stop := d.env.follow("drill", func() progress { return progress{done: d.bytes.Load()} })
 	defer stop()
 	last := len(points) - 1

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,8 @@ type world struct {
 	t   testing.TB
 	dir string   // scratch
 	env []string // variables besides PATH
+
+	limit time.Duration // of each program, instead of commandTime
 }
 
 // newWorld returns a world whose programs know a passphrase.
@@ -122,7 +125,7 @@ type result struct {
 // exec runs a program in the world's directory.
 func (w *world) exec(env []string, name string, args ...string) result {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(w.limit, commandTime))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = w.dir

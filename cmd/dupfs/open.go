@@ -184,6 +184,7 @@ func (a *archive) points(ctx context.Context) ([]chain.Point, error) {
 			Dir:    filepath.Join(a.dir, a.openpgp.catalog()),
 			MaxAge: listingAge, Salvage: a.salvage,
 			Note: func(text string) { a.env.note(text) },
+			Warn: func(text string) { a.env.warn("%s", text) },
 		})
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s: %w (%v)", a.shown, errNoBackups, err)

@@ -242,3 +242,66 @@ func TestPar2Missing(t *testing.T) {
 		w.dupfs(append([]string{"verify", "--no-encryption", w.url("archive")}, args...)...) // it means nothing there
 	}
 }
+
+// Recovery files go with their files, whatever removes these, and what a killed
+// process has left in temporary space goes with the next run.
+func TestPar2Pairs(t *testing.T) {
+	need.Program(t, "par2")
+	w := newWorld(t)
+	w.env = append(w.env, "OMP_WAIT_POLICY=passive", "OMP_NUM_THREADS=1")
+	url := "par2+" + w.url("archive")
+	w.sh("mkdir src tmp/dupfs-par2-left; echo x > tmp/dupfs-par2-left/file")
+	paired := func(what string) {
+		t.Helper()
+		names := dirOf(t, w.path("archive"))
+		all := strings.Join(names, "\n") + "\n"
+		for _, n := range names {
+			if i := strings.Index(n, ".vol"); strings.HasSuffix(n, ".par2") {
+				of := strings.TrimSuffix(n, ".par2")
+				if i = strings.LastIndex(of, ".vol"); i >= 0 && strings.Contains(of[i:], "+") {
+					of = of[:i]
+				}
+				if !strings.Contains(all, of+"\n") {
+					t.Errorf("%s: %s is of no file", what, n)
+				}
+			} else if !strings.Contains(all, n+".par2\n") && !strings.Contains(n, "dupfs-claim") {
+				t.Errorf("%s: %s has no recovery files", what, n)
+			}
+		}
+	}
+	for n := range 4 {
+		w.write("src/file", fmt.Sprint("content ", n))
+		kind := "incremental"
+		if n%2 == 0 {
+			kind = "full"
+		}
+		w.dupfs(append([]string{kind, "--current-time", at(n), "src", url}, recovery...)...)
+	}
+	paired("backups")
+	if _, err := os.Stat(w.path("tmp/dupfs-par2-left")); err == nil {
+		t.Error("what a killed process left is still there")
+	}
+	count := func() int { return len(dirOf(t, w.path("archive"))) }
+	for _, args := range [][]string{
+		{"prune", "--keep-last", "1", "--force", url}, append([]string{"compact", url}, recovery...),
+		{"remove-all-but-n-full", "1", "--force", url},
+	} {
+		before := count()
+		w.dupfs(args...)
+		if count() == before {
+			t.Errorf("%v: nothing has changed", args)
+		}
+		paired(args[0])
+	}
+	w.dupfs("verify", url)
+	// A set without its manifest is cleaned up with its recovery files.
+	w.write("src/file", "content 9")
+	w.dupfs(append([]string{"--current-time", at(9), "src", url}, recovery...)...)
+	w.sh("rm archive/*.to.20231123*.manifest*; rm -r home/.cache")
+	w.dupfs("cleanup", "--force", url)
+	paired("cleanup")
+	if left := w.archiveNames("archive", ".to.20231123"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	w.dupfs("verify", url)
+}

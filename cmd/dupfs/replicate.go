@@ -177,7 +177,7 @@ func (r *replica) run(ctx context.Context) error {
 	for _, s := range r.order {
 		err := r.set(ctx, s)
 		var corrupt *chain.CorruptError
-		if errors.As(err, &corrupt) {
+		if errors.As(err, &corrupt) || errors.Is(err, errOther) || errors.Is(err, fs.ErrNotExist) {
 			r.from.env.warn("the backup of %s: %v", stamp(s.End), err)
 			r.failed++
 			continue
@@ -190,11 +190,14 @@ func (r *replica) run(ctx context.Context) error {
 	return nil
 }
 
+// errOther says that the target has something else under a name.
+var errOther = errors.New("not copied")
+
 func (r *replica) set(ctx context.Context, s *chain.Set) error {
 	for _, f := range r.content[s] {
 		if size, ok := r.there[f.File]; ok {
-			return fail(exitUser, fmt.Errorf("%s: %s is there with %d bytes, not %d", r.to.shown, f.File, size, f.Size),
-				"it belongs to another archive, or was not copied whole: look at it, and remove it there")
+			return fmt.Errorf("%w: %s: %s is there with %d bytes, not %d: one of the two is of another archive, or was cut",
+				errOther, r.to.shown, f.File, size, f.Size)
 		}
 		if !r.dry {
 			if err := r.from.store.CopyTo(ctx, r.to.store, f.Stored, f.SHA1); err != nil {

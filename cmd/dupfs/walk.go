@@ -35,7 +35,15 @@ func lookup(ctx context.Context, t chain.Tree, p chain.Path) (chain.Node, error)
 	return n, nil
 }
 
+// maxDepth is how deep a walk goes, as a restore does: it holds some entries of
+// each directory on the way.
+const maxDepth = 2048
+
 func walkNode(ctx context.Context, t chain.Tree, n chain.Node, deep bool, fn func(chain.Node) error) error {
+	return walkBelow(ctx, t, n, deep, 0, fn)
+}
+
+func walkBelow(ctx context.Context, t chain.Tree, n chain.Node, deep bool, depth int, fn func(chain.Node) error) error {
 	switch err := fn(n); {
 	case err == errSkip:
 		return nil
@@ -44,8 +52,12 @@ func walkNode(ctx context.Context, t chain.Tree, n chain.Node, deep bool, fn fun
 	case n.Type != chain.Dir || !deep:
 		return nil
 	}
+	if depth == maxDepth {
+		return fail(exitUser, fmt.Errorf("%.80s…: more than %d directories deep", n.Path, maxDepth),
+			"give the path of a directory in it to see what is below")
+	}
 	return children(ctx, t, n, func(c chain.Node) error {
-		return walkNode(ctx, t, c, deep, fn)
+		return walkBelow(ctx, t, c, deep, depth+1, fn)
 	})
 }
 
@@ -66,6 +78,7 @@ func pages(ctx context.Context, t chain.Tree, dir chain.Node, exact bool, fn fun
 			return err
 		}
 		for _, c := range page {
+			c.Path = dir.Path.Join(c.Name)
 			if err := fn(c); err != nil {
 				return err
 			}
@@ -78,11 +91,10 @@ func pages(ctx context.Context, t chain.Tree, dir chain.Node, exact bool, fn fun
 }
 
 // somePage returns the children of a directory after a name, childPage of them
-// at most, with their Paths.
+// at most.
 func somePage(ctx context.Context, t chain.Tree, dir chain.Node, after string, exact bool) ([]chain.Node, error) {
-	page := make([]chain.Node, 0, childPage)
+	var page []chain.Node
 	err := t.ReadDir(ctx, dir.Dir, after, exact, func(n chain.Node) error {
-		n.Path = dir.Path.Join(n.Name)
 		if page = append(page, n); len(page) == childPage {
 			return errPageFull
 		}

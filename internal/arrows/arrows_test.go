@@ -31,7 +31,7 @@ var allowed = map[string]string{
 	"chain/volume":    "chain/pgp chain/zran",
 	"chain/store":     "chain/volume chain/pgp backends cache",
 	"chain/index":     "chain/difftar chain/sigtar chain/store chain/volume cache delta",
-	"chain/snapshot":  "chain/manifest chain/repair chain/sigtar chain/difftar chain/index chain/store chain/volume delta",
+	"chain/snapshot":  "chain/manifest chain/repair chain/sigtar chain/difftar chain/index chain/store chain/volume delta internal/scratch",
 	"chain/backup":    "chain/selection chain/manifest chain/difftar chain/sigtar chain/store chain/volume chain/index chain/pgp delta",
 	"chain/restore":   "chain/internal/tarstream",
 	"chain/audit":     "chain/index chain/manifest chain/sigtar chain/store",
@@ -54,7 +54,7 @@ var allowed = map[string]string{
 	"backends/sftp":            "backends/web",
 	"backends/webdav":          "backends/web",
 	"backends/rclone":          "backends/web",
-	"backends/par2":            "",
+	"backends/par2":            "internal/scratch",
 	"backends/backendtest":     "",
 	"backends/internal/server": "internal/need",
 	"backends/all": "backends/web backends/file backends/mem backends/swift backends/azblob backends/s3 backends/sftp" +
@@ -64,6 +64,7 @@ var allowed = map[string]string{
 	"internal/arrows": "",
 
 	"internal/stock":     "internal/need",
+	"internal/scratch":   "",
 	"internal/textdiff":  "",
 	"internal/typecheck": "",
 }

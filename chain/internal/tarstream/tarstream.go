@@ -23,8 +23,9 @@ const blockSize = 512
 const (
 	// MaxExtended is the largest x or g header in bytes.
 	MaxExtended = 64 << 20
-	// MaxName is the longest path or link target in bytes.
-	MaxName = 1 << 20
+	// MaxName is the longest path or link target in bytes: that of an entry, see
+	// chain.MaxPath, and what a member's name has before it.
+	MaxName = 64<<10 + 4096
 	// MaxRecord is the longest value of an extra record in bytes. Longer ones
 	// are skipped in reading and refused in writing.
 	MaxRecord = 256 << 10
