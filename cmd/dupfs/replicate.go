@@ -177,7 +177,7 @@ func (r *replica) run(ctx context.Context) error {
 	for _, s := range r.order {
 		err := r.set(ctx, s)
 		var corrupt *chain.CorruptError
-		if errors.As(err, &corrupt) || errors.Is(err, errOther) || errors.Is(err, fs.ErrNotExist) {
+		if err != nil && ctx.Err() == nil && (errors.As(err, &corrupt) || errors.Is(err, errOther) || errors.Is(err, fs.ErrNotExist)) {
 			r.from.env.warn("the backup of %s: %v", stamp(s.End), err)
 			r.failed++
 			continue
@@ -190,6 +190,19 @@ func (r *replica) run(ctx context.Context) error {
 	return nil
 }
 
+// sound reads signatures before they are copied: of these alone the manifest has
+// no hash.
+func (r *replica) sound(ctx context.Context, f audit.File) error {
+	if f.Kind != chain.SigtarFile {
+		return nil
+	}
+	err := audit.Check(ctx, r.from.store, f, "")
+	if errors.Is(err, audit.ErrHealable) {
+		return nil // it is healed when it is copied
+	}
+	return err
+}
+
 // errOther says that the target has something else under a name.
 var errOther = errors.New("not copied")
 
@@ -200,6 +213,9 @@ func (r *replica) set(ctx context.Context, s *chain.Set) error {
 				errOther, r.to.shown, f.File, size, f.Size)
 		}
 		if !r.dry {
+			if err := r.sound(ctx, f); err != nil {
+				return err
+			}
 			if err := r.from.store.CopyTo(ctx, r.to.store, f.Stored, f.SHA1); err != nil {
 				return err
 			}
