@@ -159,7 +159,7 @@ const maxOffset = 1 << 61
 
 // UnmarshalBinary reads what MarshalBinary wrote.
 func (l *Layout) UnmarshalBinary(b []byte) error {
-	u := &unmarshaler{b: bytes.Clone(b)}
+	u := &unmarshaler{b: b}
 	if u.byte() != layoutVersion {
 		return errLayout
 	}
@@ -195,7 +195,7 @@ func (l *Layout) lastIn() int64 {
 
 func (u *unmarshaler) message(m *message) {
 	m.session = pgp.Session{Cipher: u.byte()}
-	m.session.Key = u.bytes(int(u.byte()))
+	m.session.Key = bytes.Clone(u.bytes(int(u.byte())))
 	m.packing = u.byte()
 	u.framing(&m.outer)
 	u.framing(&m.inner)
@@ -250,13 +250,13 @@ func (u *unmarshaler) resume(r *resume) {
 		r.left = u.uvarint(maxOffset) - 1
 	}
 	const maxPrefix, maxWindow = 1 << 10, 64 << 10
-	r.prefix = u.bytes(int(u.uvarint(maxPrefix)))
+	r.prefix = bytes.Clone(u.bytes(int(u.uvarint(maxPrefix))))
 	if len(r.prefix) > 0 {
 		r.blockLen = u.byte()
 		r.block = uint16(u.byte()) | uint16(u.byte())<<8
 	}
 	if flags&resumeWindow != 0 {
-		r.window = u.bytes(int(u.uvarint(maxWindow)))
+		r.window = bytes.Clone(u.bytes(int(u.uvarint(maxWindow))))
 	}
 	u.bad = u.bad || r.bit > 7 || r.blockLen > 15 || r.bit > 0 && len(r.prefix) == 0
 }

@@ -26,7 +26,7 @@ const bombsVariable = "DUPFS_BOMBS"
 
 // Bounds of a command on a bomb. What a sound archive takes is some 60 MiB.
 const (
-	bombMemory = 256 // MiB
+	bombMemory = 320 // MiB; an index is read in frames of up to 64
 	bombTime   = 1 * time.Minute
 )
 
