@@ -66,7 +66,7 @@ func TestReplicateCut(t *testing.T) {
 				}
 				w.sh("F=$(ls archive/" + cut + "); truncate -s -100 $F; echo $F > cut")
 				name := filepath.Base(strings.TrimSpace(string(readFile(t, w.path("cut")))))
-				for range 3 {
+				for range 2 {
 					r := w.exec([]string{w.freshCache()}, binary, "replicate", url, other)
 					if r.code != exitDamaged || !strings.Contains(r.stderr, name) {
 						t.Errorf("exit %d: %s%s", r.code, r.stdout, r.stderr)
