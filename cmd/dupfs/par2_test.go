@@ -250,7 +250,7 @@ func TestPar2Pairs(t *testing.T) {
 	w := newWorld(t)
 	w.env = append(w.env, "OMP_WAIT_POLICY=passive", "OMP_NUM_THREADS=1")
 	url := "par2+" + w.url("archive")
-	w.sh("mkdir src tmp/dupfs-par2-left; echo x > tmp/dupfs-par2-left/file")
+	w.sh("mkdir src tmp/dupfs-par2-held-left; echo x > tmp/dupfs-par2-held-left/file")
 	paired := func(what string) {
 		t.Helper()
 		names := dirOf(t, w.path("archive"))
@@ -278,7 +278,7 @@ func TestPar2Pairs(t *testing.T) {
 		w.dupfs(append([]string{kind, "--current-time", at(n), "src", url}, recovery...)...)
 	}
 	paired("backups")
-	if _, err := os.Stat(w.path("tmp/dupfs-par2-left")); err == nil {
+	if _, err := os.Stat(w.path("tmp/dupfs-par2-held-left")); err == nil {
 		t.Error("what a killed process left is still there")
 	}
 	count := func() int { return len(dirOf(t, w.path("archive"))) }

@@ -20,13 +20,18 @@ type Dir struct {
 	lock *os.File
 }
 
+// mark is in the names of directories that are locked: others, such as those of
+// a version that did not lock them, are not judged.
+const mark = "held-"
+
 // New makes a directory in parent, "" being the system's for temporary files,
-// whose name begins with prefix, and removes those with that prefix that
-// killed processes of this user have left.
+// whose name begins with prefix, and removes those that killed processes of this
+// user have made so and left.
 func New(parent, prefix string) (*Dir, error) {
 	if parent == "" {
 		parent = os.TempDir()
 	}
+	prefix += mark
 	sweep(parent, prefix)
 	for range 100 {
 		path, err := os.MkdirTemp(parent, prefix)

@@ -24,10 +24,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What a living process has stays; what a killed one has left goes.
+// What a living process has stays, and what is not marked as its own; what a killed
+// one has left goes.
 func TestSweep(t *testing.T) {
 	parent := t.TempDir()
-	if err := os.Mkdir(filepath.Join(parent, "other"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(parent, "s-other"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	child := exec.Command(os.Args[0])
