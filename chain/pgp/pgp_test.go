@@ -444,6 +444,29 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+// Signatures without end are refused, wherever they come.
+func TestTooManySignatures(t *testing.T) {
+	onepass := []byte("\x03\x00\x0a\x01\xef\x4d\xe3\x39\x2c\xf5\x8d\x4b\x01")
+	sig := []byte{4, 0, 1, 10, 0, 0}
+	for name, next := range map[string]func(v *Verifier) error{
+		"announced": func(v *Verifier) error { return v.OnePass(onepass) },
+		"before":    func(v *Verifier) error { return v.Signature(sig) },
+		"after": func(v *Verifier) error {
+			v.Write([]byte("content"))
+			return v.Signature(sig)
+		},
+	} {
+		v := NewKeys().NewVerifier()
+		n, err := 0, error(nil)
+		for ; n < 10_000 && err == nil; n++ {
+			err = next(v)
+		}
+		if !errors.Is(err, ErrPacket) || n > maxSignatures+1 {
+			t.Errorf("%s: %d signatures, %v", name, n, err)
+		}
+	}
+}
+
 func FuzzVerifier(f *testing.F) {
 	f.Add([]byte("\x03\x00\x0a\x01\xef\x4d\xe3\x39\x2c\xf5\x8d\x4b\x01"), []byte{4, 0, 1, 10, 0, 0})
 	keys := NewKeys()

@@ -58,12 +58,10 @@ func (w *world) peakWithin(limit time.Duration, args ...string) (result, int64) 
 // A bomb is a stored file that unfolds: what is written to it is compressed,
 // what is repeated costs nearly nothing.
 type bomb struct {
-	t    *testing.T
-	f    *os.File
-	sum  hash.Hash
-	gz   bool
-	unit []byte // compressed
-	of   []byte // what it is of
+	t   *testing.T
+	f   *os.File
+	sum hash.Hash
+	gz  bool
 }
 
 func (w *world) bomb(name string) *bomb {

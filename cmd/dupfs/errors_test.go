@@ -203,6 +203,23 @@ func testDamage(t *testing.T, script string, opts []string) {
 	}
 }
 
+// Who is not root gets all that is not for root alone: no device is made, nobody
+// else's file gets setuid, and each that is left out is named.
+func TestRestoreAsUser(t *testing.T) {
+	need.Root(t) // to make devices, and to become somebody who may not
+	w := newWorld(t)
+	w.sh(`mkdir -p src archive out tmp2; cd src; mknod null c 1 3; mknod disk b 259 1; mkfifo pipe; echo x > su; chmod 6755 su; echo y > file; chmod 644 file`)
+	url := w.url("archive")
+	w.dupfs("full", "src", url)
+	w.env = append(w.env, "HOME=/nonexistent", "XDG_CACHE_HOME="+w.path("tmp2"))
+	w.sh(`chmod 777 tmp2 out tmp .; chmod -R a+rX archive; chmod 755 ` + filepath.Dir(binary))
+	r := w.exec(nil, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, "restore", url, "out/new")
+	if r.code == 0 || !strings.Contains(r.stderr, "null") || !strings.Contains(r.stderr, "disk") {
+		t.Errorf("exit %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	w.sh(`cd out/new; test ! -e null; test ! -e disk; test -p pipe; cmp file ../../src/file; cmp su ../../src/su; test "$(find . -perm /6000)" = ""`)
+}
+
 // A file that cannot be read is named, keeps its last version, and makes the
 // exit status 60.
 func TestUnreadable(t *testing.T) {

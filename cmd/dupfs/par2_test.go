@@ -256,9 +256,9 @@ func TestPar2Pairs(t *testing.T) {
 		names := dirOf(t, w.path("archive"))
 		all := strings.Join(names, "\n") + "\n"
 		for _, n := range names {
-			if i := strings.Index(n, ".vol"); strings.HasSuffix(n, ".par2") {
+			if strings.HasSuffix(n, ".par2") {
 				of := strings.TrimSuffix(n, ".par2")
-				if i = strings.LastIndex(of, ".vol"); i >= 0 && strings.Contains(of[i:], "+") {
+				if i := strings.LastIndex(of, ".vol"); i >= 0 && strings.Contains(of[i:], "+") {
 					of = of[:i]
 				}
 				if !strings.Contains(all, of+"\n") {
