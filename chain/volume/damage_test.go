@@ -166,7 +166,7 @@ func TestPassphrases(t *testing.T) {
 // A bomb is read in bounded memory, and its chunks stay small.
 func TestBomb(t *testing.T) {
 	g := newGPG(t)
-	plain := make([]byte, 64<<20)
+	plain := make([]byte, 24<<20)
 	keys := theKeys()
 	for _, algo := range []string{"zip", "zlib"} {
 		stored := g.must(t, plain, "--symmetric", "--force-mdc", quick, "1", "--compress-algo", algo)

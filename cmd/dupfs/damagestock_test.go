@@ -22,12 +22,11 @@ const (
 	stockLate = 124
 )
 
-// forStock chooses the files that are damaged for duplicity: those of the first
-// set, of one in the middle and of the last, but for indexes, which it ignores.
+// forStock chooses the files that are damaged for duplicity: all but indexes,
+// which it ignores.
 func forStock(f string) bool {
 	n, _ := chain.ParseName(f, chain.Prefixes{})
-	set := (n.End.Unix() - epoch) / 86400
-	return set%2 == 0 && n.Kind != chain.IndexFile
+	return n.Kind != chain.IndexFile
 }
 
 // stockOutcome counts what duplicity made of one damage, by points.
