@@ -207,15 +207,7 @@ func (d *differ) both(ctx context.Context, old, new chain.Node) error {
 	if old.Type != chain.Dir || new.Type != chain.Dir {
 		return d.below(ctx, old, new)
 	}
-	left, err := childList(ctx, d.old, old)
-	if err != nil {
-		return err
-	}
-	right, err := childList(ctx, d.new, new)
-	if err != nil {
-		return err
-	}
-	return d.merge(ctx, left, right)
+	return d.merge(ctx, &cursor{t: d.old, dir: old}, &cursor{t: d.new, dir: new})
 }
 
 // below tells of what went with a directory that became something else, or
@@ -237,34 +229,60 @@ func (d *differ) below(ctx context.Context, old, new chain.Node) error {
 	return nil
 }
 
-// childList returns the children of a directory; memory grows with one
-// directory.
-func childList(ctx context.Context, t chain.Tree, dir chain.Node) (list []chain.Node, err error) {
-	err = children(ctx, t, dir, func(c chain.Node) error {
-		list = append(list, c)
-		return nil
-	})
-	return list, err
+// cursor goes through the children of a directory, a page at a time.
+type cursor struct {
+	t    chain.Tree
+	dir  chain.Node
+	page []chain.Node
+	last string // name of the last child of the page
+	done bool   // there is no page after it
 }
 
-// merge goes through two sorted lists of children side by side.
-func (d *differ) merge(ctx context.Context, left, right []chain.Node) error {
-	for len(left) > 0 || len(right) > 0 {
-		var err error
+// peek returns the next child with its Path, nil at the end.
+func (c *cursor) peek(ctx context.Context) (*chain.Node, error) {
+	if len(c.page) == 0 && !c.done {
+		page, err := somePage(ctx, c.t, c.dir, c.last, true)
+		if err != nil {
+			return nil, err
+		}
+		if c.page, c.done = page, len(page) < childPage; len(page) > 0 {
+			c.last = page[len(page)-1].Name
+		}
+	}
+	if len(c.page) == 0 {
+		return nil, nil
+	}
+	c.page[0].Path = c.dir.Path.Join(c.page[0].Name)
+	return &c.page[0], nil
+}
+
+func (c *cursor) advance() { c.page = c.page[1:] }
+
+// merge goes through the children of two directories side by side.
+func (d *differ) merge(ctx context.Context, left, right *cursor) error {
+	for {
+		l, err := left.peek(ctx)
+		if err != nil {
+			return err
+		}
+		r, err := right.peek(ctx)
 		switch {
-		case len(right) == 0 || len(left) > 0 && left[0].Name < right[0].Name:
-			err = d.all(ctx, d.old, left[0], "deleted")
-			left = left[1:]
-		case len(left) == 0 || right[0].Name < left[0].Name:
-			err = d.all(ctx, d.new, right[0], "added")
-			right = right[1:]
+		case err != nil:
+		case l == nil && r == nil:
+			return nil
+		case r == nil || l != nil && l.Name < r.Name:
+			left.advance()
+			err = d.all(ctx, d.old, *l, "deleted")
+		case l == nil || r.Name < l.Name:
+			right.advance()
+			err = d.all(ctx, d.new, *r, "added")
 		default:
-			err = d.both(ctx, left[0], right[0])
-			left, right = left[1:], right[1:]
+			left.advance()
+			right.advance()
+			err = d.both(ctx, *l, *r)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
 }

@@ -2,7 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,5 +109,54 @@ func TestDiffDamaged(t *testing.T) {
 	r := w.exec(nil, binary, "diff", "-u", "--no-encryption", url, at(0), at(1))
 	if r.code != exitDamaged || !strings.Contains(r.stderr, "warning: a:") || !strings.Contains(r.stdout, "\n+y\n") {
 		t.Errorf("exit %d\n%s\n%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// Directories are compared a page at a time: names around the ends of pages, of
+// which one side has more than the other.
+func TestDiffPages(t *testing.T) {
+	w := newWorld(t)
+	url := w.url("archive")
+	r := rand.New(rand.NewPCG(3, 5))
+	var want []string
+	must(t, os.MkdirAll(w.path("src"), 0o755))
+	name := func(i int) string { return fmt.Sprintf("f%04d", i) }
+	chance := make([]int, 5*childPage)
+	for i := range chance {
+		if chance[i] = r.IntN(12); i >= childPage && i < 2*childPage+9 {
+			chance[i] = 0 // more than a page in a row
+		}
+		if chance[i] != 1 {
+			w.write("src/"+name(i), "one")
+		}
+	}
+	w.dupfs("full", "--no-encryption", "--current-time", at(0), "src", url)
+	for i, c := range chance {
+		switch c {
+		case 0:
+			must(t, os.Remove(w.path("src", name(i))))
+			want = append(want, "- "+name(i))
+		case 1:
+			w.write("src/"+name(i), "two")
+			want = append(want, "+ "+name(i))
+		case 2:
+			w.write("src/"+name(i), "three")
+			want = append(want, "M "+name(i))
+		}
+	}
+	w.dupfs("incremental", "--no-encryption", "--current-time", at(1), "src", url)
+	for _, back := range []bool{false, true} {
+		from, to := at(0), at(1)
+		if back {
+			from, to = to, from
+		}
+		out := w.exec(nil, binary, "diff", "--no-encryption", url, from, to).stdout
+		if back {
+			out = strings.NewReplacer("+ ", "- ", "- ", "+ ").Replace(out)
+		}
+		got := slices.DeleteFunc(strings.Split(strings.TrimSpace(out), "\n"), func(l string) bool { return !strings.Contains(l, " f") })
+		if len(want) < childPage || !slices.Equal(got, want) {
+			t.Errorf("back %v: %d lines, want %d:\n%.2000s", back, len(got), len(want), out)
+		}
 	}
 }
