@@ -116,14 +116,32 @@ func OpenCatalog(ctx context.Context, path string) (*Catalog, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, noAccess(err)
 	}
-	c, err := openCatalog(ctx, path)
+	c, err := openPatiently(ctx, path)
 	if err = noAccess(err); errors.Is(err, ErrBadCatalog) {
 		if err := removeCatalog(path); err != nil {
 			return nil, err
 		}
-		c, err = openCatalog(ctx, path)
+		c, err = openPatiently(ctx, path)
 	}
 	return c, err
+}
+
+// openPatience is how long an open is tried again: SQLite does not wait for others
+// that make the same new file, whatever its busy_timeout is.
+const openPatience = 2 * time.Second
+
+func openPatiently(ctx context.Context, path string) (*Catalog, error) {
+	for end := time.Now().Add(openPatience); ; {
+		c, err := openCatalog(ctx, path)
+		if !errors.Is(err, ErrBusy) || time.Now().After(end) {
+			return c, err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // noAccess marks the errors of a user who may not write, or has no space to.
