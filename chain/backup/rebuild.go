@@ -28,9 +28,6 @@ type RebuildOptions struct {
 	Owner    string // as in Options
 	MaxBlock int    // as in Options
 	TempDir  string // as in Options
-
-	// OnVolume is told of each volume before it is read. May be nil.
-	OnVolume func(v chain.Stored)
 }
 
 // ErrNotRebuilt says that volumes do not tell enough to go on with them.
@@ -62,18 +59,18 @@ func Rebuild(ctx context.Context, st *store.Store, set *chain.Set, claims []chai
 		rand.Read(token[:]) // never fails
 		head.Claim = hex.EncodeToString(token[:])
 	}
-	for _, c := range claims {
-		if c.End.Equal(set.End) {
-			if err := st.Delete(ctx, c); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-	}
 	part := path + ".part"
 	b := &rebuilder{o: o, j: newJournal(part, head)}
 	err := b.volumes(ctx, st, set)
 	b.close()
 	err = errors.Join(err, b.j.close())
+	for _, c := range claims {
+		if err == nil && c.End.Equal(set.End) {
+			if err = st.Delete(ctx, c); errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+		}
+	}
 	if err == nil {
 		err = os.Rename(part, path)
 	}
@@ -124,9 +121,6 @@ func (b *rebuilder) volumes(ctx context.Context, st *store.Store, set *chain.Set
 	for i, v := range set.Volumes {
 		if v.Volume != i+1 || v.Layer != set.Volumes[0].Layer {
 			break
-		}
-		if b.o.OnVolume != nil {
-			b.o.OnVolume(v)
 		}
 		start, sealed, alone, open := b.j.offset(), b.sealed, b.alone, b.file != nil
 		err := b.volume(ctx, st, v)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -571,4 +572,34 @@ func (m *matrix) tracedAt(c crash, call string) (times int) {
 		m.rerun(c, fmt.Sprintf("%s %d", call, n))
 	}
 	return times
+}
+
+// --resume-from-store removes nothing of a set that may have been whole, nor of
+// one that it cannot go on with: what is left may be the only copy.
+func TestResumeFromStoreKeeps(t *testing.T) {
+	for what, spoil := range map[string]string{
+		"lost its manifest":         "rm *manifest*",
+		"is built on":               "rm *full*manifest* *full-signatures* dupfs-index*; ls *inc*vol1*",
+		"has a damaged first one":   "find . -type f ! -name '*.vol*' -delete; rm -f *inc*; truncate -s -100 *.vol1.*",
+		"is of another kind of key": "find . -type f ! -name '*.vol*' -delete; rm -f *inc*",
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			url := w.url("archive")
+			w.sh("mkdir src; head -c 2500000 /dev/urandom > src/big; echo x > src/a")
+			w.dupfs("full", "--volsize", "1", "--no-encryption", "--current-time", at(0), "src", url)
+			w.sh("echo y > src/b")
+			w.dupfs("incremental", "--no-encryption", "--current-time", at(1), "src", url)
+			w.sh("cd archive; " + spoil + "; cd ..; rm -r home; mkdir home; cp -a archive before")
+			args := []string{"full", "--no-encryption", "--resume-from-store", "--current-time", at(5), "src", url}
+			if what == "is of another kind of key" {
+				args = slices.Delete(args, 1, 2)
+			}
+			w.dupfs(args...)
+			w.sh("cd before; for f in *; do cmp $f ../archive/$f || exit 1; done")
+			if left := w.sh("find home -name 'journal*'"); left != "" {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
 }

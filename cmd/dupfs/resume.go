@@ -43,7 +43,8 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("%s: %w", a.shown, err)
 	}
-	if in == nil {
+	rebuilt := in == nil
+	if rebuilt {
 		if in, err = a.rebuildJournal(ctx, c, src, files); in == nil {
 			return false, err
 		}
@@ -63,6 +64,9 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 		return true, in.Forget()
 	case errors.As(err, &not):
 		a.env.warn("the backup of %s, which was interrupted, is not gone on with: %v", stamp(in.Set.End), not.error)
+		if rebuilt { // it is not this machine's to remove
+			return false, in.Forget()
+		}
 		return false, a.discard(ctx, in, files)
 	}
 	return err == nil, err
@@ -93,12 +97,14 @@ func (a *archive) rebuildJournal(ctx context.Context, c *cli.Context, src string
 	return a.readJournal(a.journal())
 }
 
-// lastUnfinished returns the newest full set without a manifest, nil if there is
-// none after the last backup.
+// lastUnfinished returns the newest full set of which there are only volumes, nil
+// if there is none after the last backup. One with signatures or an index, or that
+// others build on, was whole and has lost its manifest: that is for doctor.
 func lastUnfinished(col *chain.Collection) *chain.Set {
 	for _, s := range slices.Backward(col.Incomplete) {
 		newer := slices.ContainsFunc(col.Chains, func(ch *chain.Chain) bool { return !ch.End().Before(s.End) })
-		if s.Full && !newer && len(s.Volumes) > 0 && s.Volumes[0].Volume == 1 {
+		builtOn := slices.ContainsFunc(slices.Concat(col.Orphaned, col.Incomplete), func(o *chain.Set) bool { return !o.Full && o.Start.Equal(s.End) })
+		if s.Full && !newer && !builtOn && s.Sigtar == nil && s.Index == nil && len(s.Volumes) > 0 && s.Volumes[0].Volume == 1 {
 			return s
 		}
 	}
