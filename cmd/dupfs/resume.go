@@ -15,6 +15,7 @@ import (
 	"dupfs/backends"
 	"dupfs/chain"
 	"dupfs/chain/backup"
+	"dupfs/chain/repair"
 	"dupfs/chain/selection"
 	"dupfs/chain/snapshot"
 )
@@ -45,6 +46,9 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 	}
 	rebuilt := in == nil
 	if rebuilt {
+		if done, err := a.onlyManifest(ctx, src, files); done || err != nil {
+			return done, err
+		}
 		if in, err = a.rebuildJournal(ctx, c, src, files); in == nil {
 			return false, err
 		}
@@ -70,6 +74,36 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 		return false, a.discard(ctx, in, files)
 	}
 	return err == nil, err
+}
+
+// onlyManifest stores the manifest of the newest full set if nothing but that is
+// missing of it, which what is stored after its volumes shows.
+func (a *archive) onlyManifest(ctx context.Context, src string, files []chain.Stored) (bool, error) {
+	col := chain.Collect(files)
+	if len(col.Incomplete) == 0 {
+		return false, nil
+	}
+	s := col.Incomplete[len(col.Incomplete)-1]
+	newer := slices.ContainsFunc(col.Chains, func(ch *chain.Chain) bool { return !ch.End().Before(s.End) })
+	if !s.Full || newer || s.Sigtar == nil {
+		return false, nil
+	}
+	host, _, _ := strings.Cut(hostname(), ".")
+	err := repair.Manifest(ctx, a.store, s, host, selection.Source(src))
+	if err != nil && ctx.Err() == nil {
+		a.env.warn("the backup of %s has no manifest, and gets none: %v", stamp(s.End), err)
+		a.env.hint("`dupfs doctor URL` says what can be done")
+		return false, nil
+	}
+	if err == nil && a.snapshot != nil {
+		err = a.snapshot.Refresh(ctx)
+	}
+	return err == nil, err
+}
+
+func hostname() string {
+	h, _ := os.Hostname() // without one the manifest has none
+	return h
 }
 
 // rebuildJournal makes the journal of the newest full backup that was interrupted
