@@ -3,6 +3,7 @@ package delta
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ func rdiff(t *testing.T, args ...string) {
 }
 
 // put writes a file into dir.
-func put(t *testing.T, dir, name string, p []byte) string {
+func put(t testing.TB, dir, name string, p []byte) string {
 	t.Helper()
 	name = filepath.Join(dir, name)
 	if err := os.WriteFile(name, p, 0o600); err != nil {
@@ -92,6 +93,101 @@ func TestRdiffKinds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// pipe runs rdiff with in as its input, and returns what it writes.
+func pipe(in []byte, bin string, args ...string) ([]byte, error) {
+	cmd := exec.Command(bin, args...)
+	cmd.Stdin = bytes.NewReader(in)
+	return cmd.Output()
+}
+
+// FuzzRdiff lets rdiff apply our deltas, and us its, for signatures of each kind.
+func FuzzRdiff(f *testing.F) {
+	bin, dir := need.Program(f, "rdiff"), f.TempDir()
+	for i, c := range changes(4) {
+		f.Add(c.old, c.new, byte(i%7*5), byte(i))
+	}
+	f.Fuzz(func(t *testing.T, old, fresh []byte, block, kinds byte) {
+		b := int(block)%64 + 1
+		hash, roll := []string{"md4", "blake2"}[kinds%2], []string{"rollsum", "rabinkarp"}[kinds/2%2]
+		args := []string{"-H", hash, "-R", roll, "-S", "8", "-b", fmt.Sprint(b)}
+		sig, err := pipe(old, bin, append(args, "signature")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kinds%4 == 0 && !bytes.Equal(sig, sign(t, old, b)) {
+			t.Fatal("our signature is another")
+		}
+		basis, sigFile := put(t, dir, "old", old), put(t, dir, "sig", sig)
+		ours := diff(t, readSig(t, sig), bytes.NewReader(fresh))
+		if got, err := pipe(ours, bin, "patch", basis); err != nil || !bytes.Equal(got, fresh) {
+			t.Fatalf("rdiff makes %q of our delta, %v", got, err)
+		}
+		theirs, err := pipe(fresh, bin, "delta", sigFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := patch(t, old, theirs); !bytes.Equal(got, fresh) {
+			t.Fatalf("we make %q of rdiff's delta", got)
+		}
+	})
+}
+
+// FuzzRdiffPatch gives rdiff and us the same bytes as a delta: what we make of
+// it is what rdiff makes of it. We refuse more: what goes on after its end, and
+// what is cut; but for commands of no length, which rdiff refuses.
+func FuzzRdiffPatch(f *testing.F) {
+	bin := need.Program(f, "rdiff")
+	old := random(100, 1)
+	basis := put(f, f.TempDir(), "old", old)
+	f.Add(diff(f, readSig(f, sign(f, old, 8)), bytes.NewReader(cat(old[20:60], []byte("literal"), old))))
+	f.Add(stream("72730236 02 6162 41 01 63 42 0001 64 43 00000001 65 44 0000000000000001 66 00"))
+	f.Add(stream("72730236 45 01 02 4a 0003 0004 4f 00000005 00000006 54 0000000000000007 0000000000000008 00"))
+	f.Add(stream("72730236 45 10 70 00"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var out bytes.Buffer
+		err := Patch(bytes.NewReader(old), int64(len(old)), bytes.NewReader(raw), &limited{&out, 1 << 20})
+		if err != nil {
+			return // rdiff may have been of more use, but nothing wrong comes of it
+		}
+		if hasEmpty(raw) {
+			return
+		}
+		if got, err := pipe(raw, bin, "patch", basis); err != nil || !bytes.Equal(got, out.Bytes()) {
+			t.Fatalf("rdiff makes %q of it, %v, we %q", got, err, out.Bytes())
+		}
+	})
+}
+
+// hasEmpty reports whether a delta has a command of no length.
+func hasEmpty(raw []byte) bool {
+	p := newParser(bytes.NewReader(raw[4:]))
+	for {
+		c, end, err := p.next()
+		if end || err != nil || c.Len == 0 {
+			return !end && err == nil
+		}
+		if !c.Copy {
+			if p.skip(c.Len) != nil {
+				return false
+			}
+		}
+	}
+}
+
+// limited is a writer that takes n bytes at most.
+type limited struct {
+	w io.Writer
+	n int
+}
+
+// Write implements io.Writer.
+func (l *limited) Write(p []byte) (int, error) {
+	if l.n -= len(p); l.n < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return l.w.Write(p)
 }
 
 // Larger than every buffer, with literals over 64 KiB.

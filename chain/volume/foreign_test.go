@@ -269,6 +269,7 @@ func TestOddMessages(t *testing.T) {
 		"user id":          append([]byte{0xc0 | 13, 1, 'x'}, literal(plain)...),
 		"literal cut":      literal(plain)[:5000],
 		"rest of a header": append(literal(plain), 0xcb),
+		"text mode":        []byte("\xcb\x0at\x00\x00\x00\x00\x00a\rb\n"),
 	} {
 		if _, err := readAll(seal(t, pgp.TagProtected, inner), chain.OpenPGP, keys); err == nil {
 			t.Errorf("%s: read without an error", name)

@@ -35,6 +35,8 @@ var (
 	errPackets  = errors.New("packets that do not belong in a message")
 	errNoData   = errors.New("no literal packet in the message")
 	errCutShort = errors.New("the message ends within a packet")
+	// GnuPG drops carriage returns of such data when it decrypts.
+	errText = errors.New("encrypted with GnuPG's option textmode, which spoils what is not text: what gpg --decrypt makes of it can be stored in its place")
 )
 
 // maxBody bounds a signature packet.
@@ -154,6 +156,9 @@ func (p *packets) naming(b []byte) ([]byte, error) {
 		// Its first piece is too small for it: nobody writes this, and the
 		// standard forbids it.
 		return nil, errPackets
+	}
+	if len(p.head) == 0 && (b[0] == 't' || b[0] == 'u') {
+		return nil, errText
 	}
 	p.head = append(p.head, b[0])
 	if p.left > 0 {
