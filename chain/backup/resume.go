@@ -51,7 +51,8 @@ type partial struct {
 	bare   bool // without its xattrs
 }
 
-// trail is a hash of the pieces of a file up to one, and of its facts.
+// trail is a hash of the pieces of a file up to one, and of its facts; zero:
+// nobody can go on from there.
 type trail [sha256.Size]byte
 
 // add adds the next piece.
@@ -162,7 +163,7 @@ func (in *Interrupted) scan(r *journalReader) error {
 			in.back = []kept{v}
 		}
 	}
-	if n := len(ends); n > 0 && ends[n-1].partial != nil {
+	if n := len(ends); n > 0 && ends[n-1].partial != nil && ends[n-1].partial.sum != (trail{}) {
 		in.back = append(in.back, ends[n-1])
 	}
 	in.Back()

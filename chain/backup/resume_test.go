@@ -17,6 +17,8 @@ import (
 	"dupfs/backends"
 	"dupfs/backends/mem"
 	"dupfs/chain"
+	"dupfs/chain/index"
+	"dupfs/chain/store"
 )
 
 // grave is a backend whose process dies at a call that writes: before it does
@@ -154,7 +156,8 @@ func (w *world) again(in *Interrupted) bool {
 func TestCrashes(t *testing.T) {
 	for _, c := range []struct{ full, after, lost bool }{
 		{true, false, false}, {true, true, false}, {false, false, false}, {false, true, false},
-		{true, false, true}, {true, true, true}, // the journal is made anew from the store
+		// The journal is made anew from the store.
+		{true, false, true}, {true, true, true}, {false, false, true}, {false, true, true},
 	} {
 		t.Run(fmt.Sprintf("full %v after %v lost %v", c.full, c.after, c.lost), func(t *testing.T) {
 			total, kept, moved := 0, 0, 0
@@ -223,6 +226,7 @@ func testCrash(t *testing.T, full, after, lost bool, n int) (kept, moved int, do
 	g := &grave{Backend: storedIn(t, contents(t, w.backend)), t: t, left: n, after: after, journal: journal}
 	w.backend = g
 	contentsBefore, knownBefore := maps.Clone(w.contents), maps.Clone(w.known)
+	base, _ := w.base(w.store())
 	if _, err := w.run(full); err == nil {
 		return 0, 0, true
 	} else if !errors.Is(err, errDead) {
@@ -253,7 +257,10 @@ func testCrash(t *testing.T, full, after, lost bool, n int) (kept, moved int, do
 	in, err := ReadJournal(journal)
 	must(t, err)
 	if lost {
-		if in = w.rebuild(journal, in); in == nil {
+		if full {
+			base = nil
+		}
+		if in = w.rebuild(journal, in, base); in == nil {
 			return 0, 0, false // nothing was stored yet, or all
 		}
 	}
@@ -275,7 +282,7 @@ func testCrash(t *testing.T, full, after, lost bool, n int) (kept, moved int, do
 
 // rebuild makes the journal anew from what is in the store, and compares it with
 // the one that the run kept. It returns nil if there is nothing to go on with.
-func (w *world) rebuild(journal string, kept *Interrupted) *Interrupted {
+func (w *world) rebuild(journal string, kept *Interrupted, base *memBase) *Interrupted {
 	w.t.Helper()
 	must(w.t, kept.Forget())
 	files, err := w.store().List(w.t.Context())
@@ -284,24 +291,47 @@ func (w *world) rebuild(journal string, kept *Interrupted) *Interrupted {
 	if len(col.Incomplete) == 0 {
 		return nil
 	}
-	o := RebuildOptions{Source: w.src, Owner: "us", MaxBlock: w.opts.MaxBlock, TempDir: w.opts.TempDir}
-	must(w.t, Rebuild(w.t.Context(), w.store(), col.Incomplete[0], col.Claims, journal, o))
+	must(w.t, Rebuild(w.t.Context(), w.store(), col.Incomplete[0], col.Claims, journal, w.rebuildOptions(base)))
 	in, err := ReadJournal(journal)
 	must(w.t, err)
-	if len(in.Kept) < len(kept.Kept) {
-		w.t.Errorf("the journal has %d volumes, made anew %d", len(kept.Kept), len(in.Kept))
-	}
 	half := func(in *Interrupted) string {
 		if in.partial == nil {
 			return "none"
 		}
 		return fmt.Sprintf("%+v", *in.partial)
 	}
+	moved := base != nil && kept.partial != nil && w.contents[kept.partial.path] != "" && half(in) == "none"
+	if moved { // nobody makes the delta any more of which a part is there
+		kept.Back()
+	}
+	if len(in.Kept) < len(kept.Kept) {
+		w.t.Errorf("the journal has %d volumes, made anew %d", len(kept.Kept), len(in.Kept))
+	}
 	// Of a file that has changed it is not known whether the last piece is there.
 	if len(in.Kept) == len(kept.Kept) && kept.partial != nil && half(in) != half(kept) {
 		w.t.Errorf("the file of which a part is stored is %s, made anew %s", half(kept), half(in))
 	}
 	return in
+}
+
+// rebuildOptions returns those for a set on base, nil for a full one.
+func (w *world) rebuildOptions(base *memBase) RebuildOptions {
+	o := RebuildOptions{Source: w.src, Owner: "us", MaxBlock: w.opts.MaxBlock, PieceSize: w.opts.PieceSize, TempDir: filepath.Join(w.dir, "tmp")}
+	if base != nil {
+		o.Base = base
+		contents := maps.Clone(w.contents)
+		o.Content = func(_ context.Context, e *BaseEntry) (chain.Content, error) { return memContent(contents[e.Path]), nil }
+	}
+	return o
+}
+
+// memContent is a content in memory.
+type memContent string
+
+func (c memContent) Size() int64 { return int64(len(c)) }
+
+func (c memContent) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return strings.NewReader(string(c)).ReadAt(p, off)
 }
 
 // TestRebuild makes a journal anew from volumes of which one is damaged or
@@ -342,7 +372,7 @@ func TestRebuild(t *testing.T) {
 				case "cut":
 					must(t, w.backend.Put(t.Context(), bad.File, bytes.NewReader(body[:len(body)-50])))
 				}
-				must(t, Rebuild(t.Context(), w.store(), set, nil, journal, RebuildOptions{Source: w.src, MaxBlock: w.opts.MaxBlock, TempDir: w.opts.TempDir}))
+				must(t, Rebuild(t.Context(), w.store(), set, nil, journal, w.rebuildOptions(nil)))
 				in, err := ReadJournal(journal)
 				must(t, err)
 				if want := len(set.Volumes); damage == "none" && len(in.Kept) < want-1 || damage != "none" && len(in.Kept) != 2 {
@@ -356,6 +386,151 @@ func TestRebuild(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestRebuildDeltas makes the journal of an increment anew, and compares it with
+// the one that the run kept: with the source as it was, when nothing is fetched;
+// with files that have changed or gone, whose deltas are applied to the base; and
+// with a base that is not at hand, which ends what is kept.
+func TestRebuildDeltas(t *testing.T) {
+	w := newWorld(t, chain.Gzip)
+	w.tiny()
+	w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
+	for i := range 9 {
+		w.write(fmt.Sprintf("f%d", i), noise(uint64(i), 4_000))
+	}
+	w.write("h", noise(20, 3_000))
+	w.write("i/gone", "here")
+	w.write("j", noise(21, 3_000))
+	w.backend = mem.New()
+	w.mustRun(true)
+	for i := range 9 { // deltas with literals at both ends and between, longer than a piece
+		w.write(fmt.Sprintf("f%d", i), "x"+noise(uint64(i), 4_000)[:2_000]+noise(uint64(30+i), 1_500)+noise(uint64(i), 4_000)[1_500:]+"y")
+	}
+	w.write("g", noise(22, 3_000))
+	w.write("h", "")
+	must(t, os.RemoveAll(w.path("i")))
+	w.write("j", noise(21, 3_000)[:1_700])
+	w.write("k", noise(23, 9_000))
+	w.stampDirs()
+	journal := filepath.Join(w.dir, "journal")
+	w.opts.Journal = journal
+	base, _ := w.base(w.store())
+	g := &grave{Backend: w.backend.(*mem.Backend), t: t, left: 5, journal: journal}
+	w.backend = g
+	o := w.rebuildOptions(base)
+	if _, err := w.run(false); !errors.Is(err, errDead) {
+		t.Fatal(err)
+	}
+	files, err := storedStore(w, g).List(t.Context())
+	must(t, err)
+	set := chain.Collect(files).Incomplete[0]
+	must(t, os.WriteFile(journal, g.notes, 0o600))
+	want, kept := notes(t, journal)
+	if kept < 4 || !strings.Contains(want, "f6") {
+		t.Fatalf("%d volumes are kept, with\n%s", kept, want)
+	}
+	fetched := 0
+	content := o.Content
+	rebuilt := func(what string, content func(context.Context, *BaseEntry) (chain.Content, error), fetches, least int) {
+		t.Helper()
+		o.Content, fetched = content, 0
+		must(t, Rebuild(t.Context(), storedStore(w, g), set, nil, journal, o))
+		got, n := notes(t, journal)
+		if got != want && least == kept || n < least || fetched != fetches {
+			t.Errorf("%s: %d volumes of %d are kept, %d files fetched, not %d; %s", what, n, kept, fetched, fetches, differ(got, want))
+		}
+		left, err := os.ReadDir(filepath.Join(w.dir, "tmp"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("%s: left: %v, %v", what, left, err)
+		}
+	}
+	counted := func(ctx context.Context, e *BaseEntry) (chain.Content, error) {
+		fetched++
+		return content(ctx, e)
+	}
+	rebuilt("as it was", counted, 0, kept)
+	rebuilt("as it was, nothing at hand", nil, 0, kept)
+	text, err := os.ReadFile(w.path("f3"))
+	must(t, err)
+	w.write("f3", string(text[:len(text)-1])+"z")
+	must(t, os.Remove(w.path("f5")))
+	must(t, os.Symlink("f1", w.path("f5")))
+	rebuilt("changed", counted, 2, kept)
+	rebuilt("changed, nothing at hand", nil, 0, 1)
+	if _, n := notes(t, journal); n >= kept {
+		t.Errorf("what cannot be known is kept: %d volumes", n)
+	}
+	rebuilt("changed, on a base that is too short", func(_ context.Context, e *BaseEntry) (chain.Content, error) {
+		return memContent("short"), nil
+	}, 0, 1)
+	broken := errors.New("the network is down")
+	o.Content = func(context.Context, *BaseEntry) (chain.Content, error) { return nil, broken }
+	must(t, os.Remove(journal))
+	if err := Rebuild(t.Context(), storedStore(w, g), set, nil, journal, o); !errors.Is(err, broken) {
+		t.Errorf("with no network: %v", err)
+	}
+	if left, err := filepath.Glob(journal + "*"); err != nil || len(left) > 0 {
+		t.Errorf("%v is there, %v", left, err)
+	}
+}
+
+// storedStore is the store as it was when the process died.
+func storedStore(w *world, g *grave) *store.Store {
+	w.t.Helper()
+	w.backend = storedIn(w.t, g.store)
+	return w.store()
+}
+
+// notes tells what a journal says of the volumes that it keeps, in words, but for
+// what only the run itself could know; and how many these are.
+func notes(t *testing.T, path string) (string, int) {
+	t.Helper()
+	in, err := ReadJournal(path)
+	must(t, err)
+	if len(in.Kept) == 0 {
+		return "", 0
+	}
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	r, err := newJournalReader(io.LimitReader(f, in.cut))
+	must(t, err)
+	var out strings.Builder
+	var runs []index.Run
+	for {
+		e, err := r.next()
+		if err == io.EOF {
+			return out.String(), len(in.Kept)
+		}
+		must(t, err)
+		switch e.Kind {
+		case evRuns:
+			runs = append(runs, e.Runs...)
+		case evRecord:
+			fmt.Fprintf(&out, "%+v %v\n", *e.Record, runs)
+			runs = nil
+		case evSig:
+			fmt.Fprintf(&out, "  %x\n", e.Sig)
+		case evChange:
+			fmt.Fprintln(&out, e.Word, e.Path)
+		case evVolume:
+			e.Volume.Row.MD5, e.Volume.Row.HasMD5 = [16]byte{}, false // which only the upload counted
+			e.Volume.Counts.NewFileSize = 0                           // sizes of directories, which are not stored
+			fmt.Fprintf(&out, "%s %d %+v %x %+v\n", e.Volume.File, e.Volume.Size, e.Volume.Row, e.Volume.Layout, e.Volume.Counts)
+		}
+	}
+}
+
+// differ returns the first lines in which two texts differ.
+func differ(got, want string) string {
+	a, b := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return a[i] + "\nnot\n" + b[i]
+		}
+	}
+	return fmt.Sprintf("%d lines, not %d", len(a), len(b))
 }
 
 // TestRebuildRefuses gives Rebuild what does not tell enough: volumes that show

@@ -119,6 +119,15 @@ func (b *Base) Signature(ctx context.Context, e *BaseEntry) (io.ReadCloser, erro
 	return io.NopCloser(bufio.NewReaderSize(r, int(min(max(e.SigLen, 16), 256<<10)))), nil
 }
 
+// Content opens the content of a file that Walk gave, as Archive.OpenVersion does.
+func (b *Base) Content(ctx context.Context, e *BaseEntry) (chain.Content, error) {
+	c, err := b.line.content(ctx, e.ID)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // sigtar returns a set's sigtar, to read ranges of.
 func (b *Base) sigtar(ctx context.Context, ord int, set *chain.Set) (*store.File, error) {
 	k := volumeKey{b.line, ord, 0}

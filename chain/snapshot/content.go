@@ -28,8 +28,17 @@ func (a *Archive) OpenVersion(ctx context.Context, version uint64) (chain.Conten
 	if err != nil {
 		return nil, err
 	}
+	c, err := l.content(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// content opens the content of a version.
+func (l *line) content(ctx context.Context, id int64) (*content, error) {
 	var out *content
-	err = l.doVersion(ctx, id, func(c *index.Catalog) error {
+	err := l.doVersion(ctx, id, func(c *index.Catalog) error {
 		size, known, err := c.Open(ctx, id)
 		if err == nil && !known {
 			if err = l.learn(ctx, c, id); err == nil {
@@ -42,10 +51,7 @@ func (a *Archive) OpenVersion(ctx context.Context, version uint64) (chain.Conten
 		out = &content{l, id, size}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, err
 }
 
 // Size implements chain.Content.

@@ -38,7 +38,7 @@ dupfs backup --full-if-older-than 1M /etc swift://servers/web1`,
 			&cli.BoolFlag{Name: "copy-links", Usage: "store what symbolic links lead to, in their place"},
 			&cli.StringFlag{Name: "files-from", Usage: "back up only what `FILE` lists: paths in SOURCE, a line each; of a directory only itself"},
 			&cli.BoolFlag{Name: "allow-source-mismatch", Usage: "go on though the chain is of another host or directory"},
-			&cli.BoolFlag{Name: "resume-from-store", Usage: "go on with a full backup that was interrupted on another machine, or whose journal is lost: its volumes are read"},
+			&cli.BoolFlag{Name: "resume-from-store", Usage: "go on with a backup that was interrupted on another machine, or whose journal is lost: its volumes are read"},
 			&cli.BoolFlag{Name: "skip-if-no-change", Usage: "write no increment if nothing has changed"},
 			&cli.BoolFlag{Name: "jsonstat", Usage: "show the statistics in JSON, too, and store them beside the backup"},
 			&cli.BoolFlag{Name: "no-print-statistics", Usage: "leave the statistics out"},
@@ -310,9 +310,7 @@ func runBackup(ctx context.Context, e *environ, c *cli.Context, verb string, rul
 	if err != nil {
 		return err
 	}
-	if base == nil {
-		a.hintUnfinished(ctx, c)
-	}
+	a.hintUnfinished(ctx, c)
 	stats, err := a.backup(ctx, c, src, sel, base, nil, resumed || base != nil && c.Bool("skip-if-no-change"))
 	if err != nil {
 		return backupError(err, stats)
@@ -527,10 +525,6 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 			return nil, err
 		}
 	}
-	hostname, _ := os.Hostname() // without one the manifest has none
-	if i := strings.IndexByte(hostname, '.'); i > 0 {
-		hostname = hostname[:i]
-	}
 	known, err := newKnownSpool(c.String("tempdir"))
 	if err != nil {
 		return nil, err
@@ -539,7 +533,7 @@ func (a *archive) backup(ctx context.Context, c *cli.Context, src string, sel *s
 	p := &backup.Progress{}
 	o := backup.Options{
 		Now: e.clock(c), Last: a.newest(), Taken: a.taken(), Layer: layer(c), Forks: a.forks(),
-		Selection: sel, Hostname: hostname, Localdir: selection.Source(src),
+		Selection: sel, Hostname: shortHostname(), Localdir: selection.Source(src),
 		VolSize: c.Int64("volsize") << 20, MaxBlock: c.Int("max-blocksize"), Uploads: c.Int("concurrency"),
 		Memory:  backupMemory,
 		TempDir: c.String("tempdir"), CopyLinks: c.Bool("copy-links"), DryRun: c.Bool("dry-run"), NoFilesChanged: c.Bool("no-files-changed"),
@@ -660,9 +654,8 @@ func (a *archive) sameSource(ctx context.Context, c *cli.Context, base *snapshot
 	if err != nil {
 		return err
 	}
-	host, _ := os.Hostname()
-	short, _, _ := strings.Cut(host, ".")
-	if m.Hostname != "" && m.Hostname != host && m.Hostname != short {
+	host, _ := os.Hostname() // as if it were not known
+	if m.Hostname != "" && m.Hostname != host && m.Hostname != shortHostname() {
 		return mismatch(exitHost, "host", "name", m.Hostname, host)
 	}
 	if dir := selection.Source(src); m.Localdir != "" && m.Localdir != dir {
@@ -710,6 +703,11 @@ func (b *baseAdapter) Signature(ctx context.Context, e *backup.BaseEntry) (io.Re
 	return b.Base.Signature(ctx, &snapshot.BaseEntry{
 		Entry: e.Entry, Exact: e.Exact, SigOff: e.SigOff, SigLen: e.SigLen, Set: e.Set, ID: e.ID,
 	})
+}
+
+// content is the backup.RebuildOptions.Content of the base.
+func (b *baseAdapter) content(ctx context.Context, e *backup.BaseEntry) (chain.Content, error) {
+	return b.Base.Content(ctx, &snapshot.BaseEntry{ID: e.ID})
 }
 
 // printStatistics writes duplicity's block.

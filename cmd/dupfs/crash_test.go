@@ -144,6 +144,7 @@ type crash struct {
 	least  int      // places to be killed at
 	again  []string // how it is run again; nil: in the same way
 	lost   bool     // its local cache is gone by then
+	goneOn int      // how often it goes on with what was there, at least
 
 	journal bool // what the process notes after a call differs from what it notes before the next
 	long    bool // only in the long form
@@ -195,10 +196,13 @@ func (m *matrix) crashes() []crash {
 		{name: "full", args: with("full", "--volsize", "1", "--current-time", at(0), "src", url),
 			before: "cp -a copy0 src", after: points(0), least: 6, journal: true},
 		{name: "full, from the store", args: with("full", "--volsize", "1", "--current-time", at(0), "src", url),
-			again: with("full", "--volsize", "1", "--current-time", at(0), "--resume-from-store", "src", url), lost: true,
+			again: with("full", "--volsize", "1", "--current-time", at(0), "--resume-from-store", "src", url), lost: true, goneOn: 3,
 			before: "cp -a copy0 src", after: points(0), least: 6},
 		{name: "increment", args: with("--volsize", "1", "--current-time", at(1), "src", url),
 			before: "cp -a archive0 archive; cp -a copy1 src", home: "home0", after: points(0, 1), least: 4, journal: true},
+		{name: "increment, from the store", args: with("--volsize", "1", "--current-time", at(1), "src", url),
+			again: with("--volsize", "1", "--current-time", at(1), "--resume-from-store", "src", url), lost: true, goneOn: 1,
+			before: "cp -a archive0 archive; cp -a copy1 src", home: "home0", after: points(0, 1), least: 4},
 		{name: "compact", args: with("compact", "--volsize", "1", url), before: two, home: "home1", least: 6, journal: true,
 			after: func(m *matrix) {
 				m.t.Helper()
@@ -436,7 +440,7 @@ func TestCrashMatrix(t *testing.T) {
 					if long {
 						calls = m.traced(c)
 					}
-					if c.lost && m.wentOn < 3 {
+					if m.wentOn < c.goneOn {
 						t.Errorf("gone on with %d times", m.wentOn)
 					}
 					t.Logf("killed at %d places, %d of them system calls", n+calls, calls)
@@ -578,10 +582,12 @@ func (m *matrix) tracedAt(c crash, call string) (times int) {
 // one that it cannot go on with: what is left may be the only copy.
 func TestResumeFromStoreKeeps(t *testing.T) {
 	for what, spoil := range map[string]string{
-		"lost its manifest":         "rm *manifest*",
-		"is built on":               "rm *full*manifest* *full-signatures* dupfs-index*; ls *inc*vol1*",
-		"has a damaged first one":   "find . -type f ! -name '*.vol*' -delete; rm -f *inc*; truncate -s -100 *.vol1.*",
-		"is of another kind of key": "find . -type f ! -name '*.vol*' -delete; rm -f *inc*",
+		"lost its manifest":                                       "rm *manifest*",
+		"is built on":                                             "rm *full*manifest* *full-signatures* dupfs-index*; ls *inc*vol1*",
+		"has a damaged first one":                                 "find . -type f ! -name '*.vol*' -delete; rm -f *inc*; truncate -s -100 *.vol1.*",
+		"is of another kind of key":                               "find . -type f ! -name '*.vol*' -delete; rm -f *inc*",
+		"is an increment, and a full one is asked for":            "rm *inc*manifest*",
+		"is an unfinished increment, and a full one is asked for": "rm *inc*manifest* *new-signatures* dupfs-index.*.to.*; ls *inc*vol1*",
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t)

@@ -46,10 +46,10 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 	}
 	rebuilt := in == nil
 	if rebuilt {
-		if done, err := a.onlyManifest(ctx, src, files); done || err != nil {
+		if done, err := a.onlyManifest(ctx, c, verb, src, files); done || err != nil {
 			return done, err
 		}
-		if in, err = a.rebuildJournal(ctx, c, src, files); in == nil {
+		if in, err = a.rebuildJournal(ctx, c, verb, src, files); in == nil {
 			return false, err
 		}
 	}
@@ -76,20 +76,23 @@ func (a *archive) goOn(ctx context.Context, c *cli.Context, verb, src string, se
 	return err == nil, err
 }
 
-// onlyManifest stores the manifest of the newest full set if nothing but that is
+// onlyManifest stores the manifest of the newest set if nothing but that is
 // missing of it, which what is stored after its volumes shows.
-func (a *archive) onlyManifest(ctx context.Context, src string, files []chain.Stored) (bool, error) {
+func (a *archive) onlyManifest(ctx context.Context, c *cli.Context, verb, src string, files []chain.Stored) (bool, error) {
 	col := chain.Collect(files)
 	if len(col.Incomplete) == 0 {
 		return false, nil
 	}
 	s := col.Incomplete[len(col.Incomplete)-1]
-	newer := slices.ContainsFunc(col.Chains, func(ch *chain.Chain) bool { return !ch.End().Before(s.End) })
-	if !s.Full || newer || s.Sigtar == nil {
+	if s.Sigtar == nil || !continues(col, s) {
 		return false, nil
 	}
-	host, _, _ := strings.Cut(hostname(), ".")
-	err := repair.Manifest(ctx, a.store, s, host, selection.Source(src))
+	if !s.Full { // its source must be that of the chain
+		if base, err := a.incrementOn(ctx, c, verb, src); base == nil || err != nil {
+			return false, err
+		}
+	}
+	err := repair.Manifest(ctx, a.store, s, shortHostname(), selection.Source(src))
 	if err != nil && ctx.Err() == nil {
 		a.env.warn("the backup of %s has no manifest, and gets none: %v", stamp(s.End), err)
 		a.env.hint("`dupfs doctor URL` says what can be done")
@@ -101,14 +104,29 @@ func (a *archive) onlyManifest(ctx context.Context, src string, files []chain.St
 	return err == nil, err
 }
 
-func hostname() string {
-	h, _ := os.Hostname() // without one the manifest has none
+// incrementOn returns what an increment builds on; nil if a full backup is asked
+// for, or due.
+func (a *archive) incrementOn(ctx context.Context, c *cli.Context, verb, src string) (*snapshot.Base, error) {
+	if _, err := a.points(ctx); err != nil {
+		return nil, err
+	}
+	if full, err := a.wantsFull(c, verb); err != nil || full {
+		return nil, err
+	}
+	return a.base(ctx, c, "incremental", src)
+}
+
+// shortHostname is the name of this machine as manifests have it; "" if it has
+// none.
+func shortHostname() string {
+	h, _ := os.Hostname() // as if it were not known
+	h, _, _ = strings.Cut(h, ".")
 	return h
 }
 
-// rebuildJournal makes the journal of the newest full backup that was interrupted
-// from what is stored of it. nil: there is none, or none to go on with.
-func (a *archive) rebuildJournal(ctx context.Context, c *cli.Context, src string, files []chain.Stored) (*backup.Interrupted, error) {
+// rebuildJournal makes the journal of the newest backup that was interrupted from
+// what is stored of it. nil: there is none, or none to go on with.
+func (a *archive) rebuildJournal(ctx context.Context, c *cli.Context, verb, src string, files []chain.Stored) (*backup.Interrupted, error) {
 	col := chain.Collect(files)
 	s := lastUnfinished(col)
 	if s == nil {
@@ -118,8 +136,16 @@ func (a *archive) rebuildJournal(ctx context.Context, c *cli.Context, src string
 	if err != nil {
 		return nil, err
 	}
-	a.env.tell("Reading what is stored of the backup of %s, which was interrupted: %s, %s.", stamp(s.End), plural(int64(len(s.Volumes)), "volume"), size(storedSize(s.Volumes)))
 	o := backup.RebuildOptions{Source: abs, Owner: a.owner(c), MaxBlock: c.Int("max-blocksize"), TempDir: c.String("tempdir")}
+	if !s.Full {
+		base, err := a.incrementOn(ctx, c, verb, src)
+		if base == nil || err != nil {
+			return nil, err
+		}
+		on := &baseAdapter{base}
+		o.Base, o.Content = on, on.content
+	}
+	a.env.tell("Reading what is stored of the backup of %s, which was interrupted: %s, %s.", stamp(s.End), plural(int64(len(s.Volumes)), "volume"), size(storedSize(s.Volumes)))
 	err = backup.Rebuild(ctx, a.store, s, col.Claims, a.journal(), o)
 	if errors.Is(err, backup.ErrNotRebuilt) {
 		a.env.warn("the backup of %s, which was interrupted, is not gone on with: %v", stamp(s.End), err)
@@ -131,18 +157,27 @@ func (a *archive) rebuildJournal(ctx context.Context, c *cli.Context, src string
 	return a.readJournal(a.journal())
 }
 
-// lastUnfinished returns the newest full set of which there are only volumes, nil
-// if there is none after the last backup. One with signatures or an index, or that
+// lastUnfinished returns the newest set of which there are only volumes, nil if
+// there is none after the last backup. One with signatures or an index, or that
 // others build on, was whole and has lost its manifest: that is for doctor.
 func lastUnfinished(col *chain.Collection) *chain.Set {
 	for _, s := range slices.Backward(col.Incomplete) {
-		newer := slices.ContainsFunc(col.Chains, func(ch *chain.Chain) bool { return !ch.End().Before(s.End) })
 		builtOn := slices.ContainsFunc(slices.Concat(col.Orphaned, col.Incomplete), func(o *chain.Set) bool { return !o.Full && o.Start.Equal(s.End) })
-		if s.Full && !newer && !builtOn && s.Sigtar == nil && s.Index == nil && len(s.Volumes) > 0 && s.Volumes[0].Volume == 1 {
+		if continues(col, s) && !builtOn && s.Sigtar == nil && s.Index == nil && len(s.Volumes) > 0 && s.Volumes[0].Volume == 1 {
 			return s
 		}
 	}
 	return nil
+}
+
+// continues reports whether a set without a manifest would be the newest one with
+// it: it is a full one, or an increment on the newest, and none is newer.
+func continues(col *chain.Collection, s *chain.Set) bool {
+	base := col.Base()
+	if !s.Full && (len(base) == 0 || !base[len(base)-1].End.Equal(s.Start)) {
+		return false
+	}
+	return !slices.ContainsFunc(col.Chains, func(ch *chain.Chain) bool { return !ch.End().Before(s.End) })
 }
 
 func storedSize(files []chain.Stored) (n int64) {
@@ -152,8 +187,8 @@ func storedSize(files []chain.Stored) (n int64) {
 	return n
 }
 
-// hintUnfinished tells, before a full backup is begun, of one of dupfs to go on
-// with, of which nothing is known here.
+// hintUnfinished tells, before a backup is begun, of one of dupfs to go on with,
+// of which nothing is known here.
 func (a *archive) hintUnfinished(ctx context.Context, c *cli.Context) {
 	if a.snapshot == nil || c.Bool("resume-from-store") {
 		return

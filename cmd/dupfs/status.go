@@ -126,20 +126,20 @@ func (a *archive) setStatuses(ctx context.Context, col *chain.Collection) []setS
 	}
 	for _, s := range col.Incomplete {
 		st := a.setStatus(ctx, s, 0, "incomplete")
-		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish, or it was lost"+a.unfinished(s))
+		st.Wrong = append(st.Wrong, "no manifest: the backup that wrote it did not finish, or it was lost"+a.unfinished(col, s))
 		out = append(out, st)
 	}
 	return out
 }
 
 // unfinished says how a set without a manifest can get one.
-func (a *archive) unfinished(s *chain.Set) string {
+func (a *archive) unfinished(col *chain.Collection, s *chain.Set) string {
 	for _, j := range []struct{ path, next string }{{a.journal(), "backup"}, {a.compactJournal(), "dupfs compact"}} {
 		if in, err := backup.ReadJournal(j.path); err == nil && in.Set.Times() == s.Times() && len(in.Kept) > 0 {
 			return "; the next " + j.next + " from this machine goes on with it"
 		}
 	}
-	if s.Full && len(s.Volumes) > 0 {
+	if s == lastUnfinished(col) {
 		return "; `dupfs backup --resume-from-store` goes on with one of dupfs, `dupfs cleanup URL` removes it"
 	}
 	return "; `dupfs cleanup URL` removes it"
