@@ -377,7 +377,9 @@ func (a *archive) base(ctx context.Context, c *cli.Context, verb, src string) (*
 	if a.snapshot != nil {
 		col = a.snapshot.Collection()
 	}
-	a.announce(col, true)
+	if a.told != col { // a backup that goes on comes here more than once
+		a.announce(col, true)
+	}
 	switch {
 	case verb == "full":
 		return nil, a.oneSecret(ctx, c, false)

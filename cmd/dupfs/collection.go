@@ -158,6 +158,7 @@ func (a *archive) collect(ctx context.Context) (*chain.Collection, error) {
 // cache; ours is always in step.
 func (a *archive) announce(col *chain.Collection, synced bool) {
 	e := a.env
+	a.told = col
 	a.warnLeftovers(col)
 	if synced {
 		e.tell("Local and Remote metadata are synchronized, no sync needed.")

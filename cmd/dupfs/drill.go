@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -177,6 +178,9 @@ func (d *drill) file(ctx context.Context, tree chain.Tree, p chain.Point, n chai
 		err = why
 	case err == nil:
 		err = onDisk(out, n)
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // which says nothing of the archive
+		return fmt.Errorf("the drill cannot go on in the temporary directory: %s: %w", d.dir, err)
 	}
 	if err != nil {
 		d.warnFailed(p, n.Path.String(), err)

@@ -38,7 +38,8 @@ type archive struct {
 	salvage  bool              // sets whose base is missing are opened, too
 	snapshot *snapshot.Archive // nil until points is called
 	env      *environ
-	audited  bool // damage is told file by file
+	audited  bool              // damage is told file by file
+	told     *chain.Collection // what announce told of last
 	closers  []func() error
 }
 
