@@ -65,17 +65,13 @@ type cost struct {
 }
 
 func runCost(ctx context.Context, e *environ, c *cli.Context) error {
-	args, err := positionals(c, 1, 2, "URL [PATH]")
+	url, p, err := urlAndPath(c)
 	if err != nil {
 		return err
 	}
-	p, err := archivePath(slices.Concat(args, []string{""})[1])
-	if err != nil {
-		return err
-	}
-	got, err := e.localCost(ctx, c, args[0], p)
+	got, err := e.localCost(ctx, c, url, p)
 	if isOffline(err) {
-		got, err = e.askedCost(ctx, c, args[0], p)
+		got, err = e.askedCost(ctx, c, url, p)
 	}
 	if err != nil {
 		return err

@@ -72,7 +72,7 @@ func TestFullDisks(t *testing.T) {
 		{name: "index", before: "base2", args: []string{"index", "--upload", url}, writes: "archive tmp", after: sound, long: true},
 		{name: "restore of duplicity's", before: "base2", args: []string{"restore", url, w.path("disk-out/o")}, writes: "out", after: restored("copy1"), long: true},
 		{name: "verify --level volumes", before: "base2", args: []string{"verify", "--level", "volumes", url}, long: true},
-		{name: "drill", before: "base1", args: []string{"drill", url}, writes: "tmp", long: true},
+		{name: "drill", before: "base1", args: []string{"drill", url}, writes: "tmp"},
 	}
 	disks := []fullDisk{
 		{name: "tmp", dir: "disk-tmp", env: []string{"TMPDIR=" + w.path("disk-tmp")}},

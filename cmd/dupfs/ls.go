@@ -45,15 +45,11 @@ func humanFlag() cli.Flag {
 }
 
 func runLs(ctx context.Context, e *environ, c *cli.Context) error {
-	args, err := positionals(c, 1, 2, "URL [PATH]")
+	url, p, err := urlAndPath(c)
 	if err != nil {
 		return err
 	}
-	p, err := archivePath(slices.Concat(args, []string{""})[1])
-	if err != nil {
-		return err
-	}
-	a, err := e.open(ctx, c, args[0])
+	a, err := e.open(ctx, c, url)
 	if err != nil {
 		return err
 	}

@@ -40,11 +40,7 @@ func outputFlag() cli.Flag {
 }
 
 func runTar(ctx context.Context, e *environ, c *cli.Context) error {
-	args, err := positionals(c, 1, 2, "URL [PATH]")
-	if err != nil {
-		return err
-	}
-	p, err := archivePath(slices.Concat(args, []string{""})[1])
+	url, p, err := urlAndPath(c)
 	if err != nil {
 		return err
 	}
@@ -53,7 +49,7 @@ func runTar(ctx context.Context, e *environ, c *cli.Context) error {
 		return err
 	}
 	defer out.abort()
-	a, err := e.open(ctx, c, args[0])
+	a, err := e.open(ctx, c, url)
 	if err != nil {
 		return err
 	}

@@ -100,22 +100,18 @@ func rehydrateCommand(e *environ) *cli.Command {
 }
 
 func runRehydrate(ctx context.Context, e *environ, c *cli.Context) error {
-	args, err := positionals(c, 1, 2, "URL [PATH]")
+	url, p, err := urlAndPath(c)
 	if err != nil {
 		return err
 	}
-	p, err := archivePath(slices.Concat(args, []string{""})[1])
-	if err != nil {
-		return err
-	}
-	a, err := e.open(ctx, c, args[0])
+	a, err := e.open(ctx, c, url)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
 	tierer, ok := a.store.Backend().(backends.Tierer)
 	if !ok {
-		return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+		return a.noTiers()
 	}
 	wanted, err := a.volumesFor(ctx, c, p)
 	if err != nil {
@@ -310,10 +306,15 @@ func (a *archive) addVolumes(ctx context.Context, wanted map[string]bool, s *cha
 	return nil
 }
 
+// noTiers is what a command says that is about tiers.
+func (a *archive) noTiers() error {
+	return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+}
+
 // tierError tells a store without tiers from one that refused.
 func (a *archive) tierError(name string, err error) error {
 	if errors.Is(err, errors.ErrUnsupported) {
-		return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+		return a.noTiers()
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }
@@ -347,7 +348,7 @@ func runRetier(ctx context.Context, e *environ, c *cli.Context) error {
 	defer a.Close()
 	tierer, ok := a.store.Backend().(backends.Tierer)
 	if !ok {
-		return fail(exitUser, fmt.Errorf("%s: this store has no access tiers", a.shown), "")
+		return a.noTiers()
 	}
 	files, err := a.store.Backend().List(ctx)
 	if err != nil {

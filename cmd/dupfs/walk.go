@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"dupfs/chain"
 	"dupfs/chain/snapshot"
@@ -116,6 +119,17 @@ func archivePath(s string) (chain.Path, error) {
 		return "", usagef("%q is no path in an archive: they are relative to its root and hold no \"..\"", s)
 	}
 	return p, nil
+}
+
+// urlAndPath returns the arguments of a command that takes URL [PATH]; without a
+// path that of everything.
+func urlAndPath(c *cli.Context) (url string, p chain.Path, err error) {
+	args, err := positionals(c, 1, 2, "URL [PATH]")
+	if err != nil {
+		return "", "", err
+	}
+	p, err = archivePath(slices.Concat(args, []string{""})[1])
+	return args[0], p, err
 }
 
 // notInArchive gives a missing path duplicity's status.
