@@ -87,7 +87,6 @@ func (p *packer) learn(k Known) error {
 // header stores an entry without content, or a deletion.
 func (p *packer) header(ctx context.Context, it *item) error {
 	p.told(it)
-	p.count(it)
 	m := difftar.Member{Kind: it.kind}
 	if it.kind == difftar.Deleted {
 		m.Entry = chain.Entry{Path: it.path}
@@ -97,6 +96,7 @@ func (p *packer) header(ctx context.Context, it *item) error {
 	if _, _, err := p.place(ctx, &m, nil, true); err != nil {
 		return err
 	}
+	p.count(it) // not before: a volume that is sealed meanwhile does not hold it
 	rec := index.Record{Entry: m.Entry, Change: it.kind, SigLen: -1}
 	if err := p.record(&rec, nil); err != nil {
 		return err

@@ -219,7 +219,7 @@ func (b *rebuilder) volume(ctx context.Context, st *store.Store, v chain.Stored)
 		return err
 	}
 	b.row.SHA1, b.row.HasSHA1 = layout.SHA1, true
-	b.sealed = &volumeNote{File: v.File, Size: layout.StoredSize, Row: b.row, Layout: text, Counts: b.counts}
+	b.sealed = &volumeNote{File: v.File, Size: layout.StoredSize, Row: b.row, Layout: text}
 	return nil
 }
 
@@ -304,7 +304,7 @@ func (b *rebuilder) seal(open bool) error {
 	if v == nil {
 		return nil
 	}
-	b.sealed = nil
+	b.sealed, v.Counts = nil, b.counts
 	if !open {
 		v.Row.LastBlock = -1
 		if b.alone {

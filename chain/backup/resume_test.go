@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -653,4 +654,99 @@ func TestTornJournal(t *testing.T) {
 	if len(seen) < 6 {
 		t.Errorf("finished from %v", seen)
 	}
+}
+
+// FuzzRebuild interrupts a backup of a random tree, full or an increment, at a
+// random call, and makes its journal anew from the volumes: as far as both go they
+// say the same.
+func FuzzRebuild(f *testing.F) {
+	for seed := range uint64(6) {
+		f.Add(seed, seed%2 == 0)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, full bool) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := newWorld(t, chain.Gzip)
+		w.tiny()
+		w.opts.VolSize, w.opts.PieceSize = 2_000+r.Int64N(6_000), 500+r.IntN(3_000)
+		w.backend = mem.New()
+		for range 5 + r.IntN(15) {
+			w.random(r)
+		}
+		w.stampDirs()
+		var base *memBase
+		if !full {
+			w.mustRun(true)
+			for range 5 + r.IntN(15) {
+				w.random(r)
+			}
+			w.stampDirs()
+			base, _ = w.base(w.store())
+		}
+		journal := filepath.Join(w.dir, "journal")
+		w.opts.Journal = journal
+		g := &grave{Backend: w.backend.(*mem.Backend), t: t, left: 2 + r.IntN(6), after: r.IntN(2) == 0, journal: journal}
+		w.backend = g
+		o := w.rebuildOptions(base)
+		if _, err := w.run(full); err == nil {
+			t.Skip("it was done before")
+		} else if !errors.Is(err, errDead) {
+			t.Fatal(err)
+		}
+		files, err := storedStore(w, g).List(t.Context())
+		must(t, err)
+		sets := chain.Collect(files).Incomplete
+		if len(sets) == 0 || len(g.notes) == 0 {
+			t.Skip("nothing was stored yet, or all")
+		}
+		must(t, os.WriteFile(journal, g.notes, 0o600))
+		want, kept := notes(t, journal)
+		must(t, Rebuild(t.Context(), storedStore(w, g), sets[0], nil, journal, o))
+		got, n := notes(t, journal)
+		if n < kept || !strings.HasPrefix(got, want) && !(n == kept && strings.HasPrefix(want, got)) {
+			t.Errorf("%d volumes are kept, made anew %d; %s", kept, n, differ(got, want))
+		}
+		in, err := ReadJournal(journal)
+		must(t, err)
+		if len(in.Kept) == 0 {
+			return
+		}
+		w.now += 100_000
+		if !w.again(in) {
+			t.Fatal("it is not gone on with")
+		}
+		w.checkEnd(0)
+	})
+}
+
+// random makes a random change of the source.
+func (w *world) random(r *rand.Rand) {
+	w.t.Helper()
+	name := fmt.Sprintf("%c/%c", 'a'+rune(r.IntN(3)), 'a'+rune(r.IntN(6)))
+	old, err := os.ReadFile(w.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return // something else is there
+	}
+	text := string(old)
+	at := r.IntN(len(text) + 1)
+	part := noise(r.Uint64(), 1+r.IntN(6_000))
+	switch r.IntN(7) {
+	case 0:
+		must(w.t, os.RemoveAll(w.path(name)))
+		return
+	case 1:
+		must(w.t, os.RemoveAll(w.path(name)))
+		must(w.t, os.MkdirAll(w.path(name[:1]), 0o755))
+		must(w.t, os.Symlink(fmt.Sprint(len(part)), w.path(name)))
+		return
+	case 2:
+		text = text[:at] + part + text[at:]
+	case 3:
+		text = text[at:]
+	case 4:
+		text = text[:at] + part
+	default:
+		text = part
+	}
+	must(w.t, os.RemoveAll(w.path(name)))
+	w.write(name, text)
 }
