@@ -21,9 +21,15 @@ const (
 	maxESK = 16 << 10
 	// maxESKs bounds the recipients of a message.
 	maxESKs = 1024
-	// maxArgon2 is the largest memory exponent of Argon2 that is followed:
-	// 1 GiB. Without a limit a file could ask for terabytes.
-	maxArgon2 = 20
+	// maxSKESKs bounds the passphrases of a message: GnuPG writes one, and each
+	// can cost a tenth of a second to try.
+	maxSKESKs = 16
+	// maxArgon2 is the largest memory exponent of Argon2 that is followed: 256
+	// MiB, and argon2Work how much is written to it in all: 1 GiB, or a second. A
+	// file could ask for terabytes, or hours. What RFC 9580 recommends where memory
+	// is short, three passes over 64 MiB, is a fifth of that.
+	maxArgon2  = 18
+	argon2Work = 1 << 20 // KiB
 )
 
 // skesk is a session key encrypted to a passphrase (packet tag 3).
@@ -60,8 +66,11 @@ func parseSKESK(body []byte) (*skesk, error) {
 		return nil, fmt.Errorf("%w: %w", errUnsupported, err)
 	}
 	used := len(rest) - r.Len()
-	if params.Mode() == s2k.Argon2S2K && rest[used-1] > maxArgon2 {
-		return nil, fmt.Errorf("%w: Argon2 with 2^%d KiB of memory", errUnsupported, rest[used-1])
+	if params.Mode() == s2k.Argon2S2K {
+		passes, memory := rest[used-3], rest[used-1]
+		if memory > maxArgon2 || int(passes)<<memory > argon2Work {
+			return nil, fmt.Errorf("%w: Argon2 with %d passes over 2^%d KiB of memory", errUnsupported, passes, memory)
+		}
 	}
 	if s.derive, err = params.Function(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnsupported, err)

@@ -281,6 +281,7 @@ type esk struct {
 func readHead(r *bufio.Reader) (*Message, []esk, error) {
 	var off int64
 	var esks []esk
+	passphrases := 0
 	for {
 		tag, l, n, err := ReadHeader(r)
 		if err != nil {
@@ -292,7 +293,11 @@ func readHead(r *bufio.Reader) (*Message, []esk, error) {
 				Tag: tag, Body: NewBody(r, l), First: l,
 				LengthOff: off + 1, LengthLen: n - 1,
 			}, esks, nil
-		case TagPKESK, TagSKESK, TagMarker:
+		case TagPKESK, TagMarker:
+		case TagSKESK:
+			if passphrases++; passphrases > maxSKESKs {
+				return nil, nil, fmt.Errorf("%w: more than %d passphrases", ErrPacket, maxSKESKs)
+			}
 		case TagCompressed, TagLiteral, TagOnePass, TagSignature:
 			return nil, nil, fmt.Errorf("%w: it is not encrypted", ErrPacket)
 		default:

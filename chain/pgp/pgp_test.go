@@ -291,6 +291,8 @@ func TestOpenRefuses(t *testing.T) {
 		"partial":           {append([]byte{0xc3, Partial(4)}, sound...), true},
 		"too many":          {bytes.Repeat([]byte{0xc3, 3, 4, 9, 0}, maxESKs+1), true},
 		"Argon2 of 2 TiB":   {append([]byte("\xc3\x16\x04\x09\x04"+strings.Repeat("s", 16)+"\x01\x01\x1f"), sound[48:]...), false},
+		"Argon2 of hours":   {append([]byte("\xc3\x16\x04\x09\x04"+strings.Repeat("s", 16)+"\xff\x01\x0f"), sound[48:]...), false},
+		"17 passphrases":    {append(bytes.Repeat(sound[:48], maxSKESKs+1), sound[48:]...), true},
 	} {
 		_, err := open(keys, c.b)
 		var corrupt *chain.CorruptError

@@ -164,12 +164,13 @@ type matrix struct {
 
 func (m *matrix) with(args ...string) []string { return append(args, m.opts...) }
 
-// points compares points of an archive with the copies that were kept.
-func (m *matrix) points(url string, n ...int) {
+// points compares points of an archive with the copies that were kept; late is
+// how many seconds later than asked for they may be.
+func (m *matrix) points(url string, late int, n ...int) {
 	m.t.Helper()
 	for _, n := range n {
 		m.sh("rm -rf out")
-		m.dupfs(m.with("restore", "--time", at(n), url, "out")...)
+		m.dupfs(m.with("restore", "--time", fmt.Sprint(epoch+n*86400+late), url, "out")...)
 		m.sh(fmt.Sprintf("diff -r --no-dereference out copy%d", n))
 	}
 }
@@ -180,7 +181,15 @@ func (m *matrix) crashes() []crash {
 	points := func(n ...int) func(m *matrix) {
 		return func(m *matrix) {
 			m.t.Helper()
-			m.points(url, n...)
+			m.points(url, 0, n...)
+		}
+	}
+	// The claim of a run that is forgotten stays, so that the next one takes a
+	// later second.
+	pointsLater := func(n ...int) func(m *matrix) {
+		return func(m *matrix) {
+			m.t.Helper()
+			m.points(url, 9, n...)
 		}
 	}
 	removed := func(m *matrix) {
@@ -197,12 +206,12 @@ func (m *matrix) crashes() []crash {
 			before: "cp -a copy0 src", after: points(0), least: 6, journal: true},
 		{name: "full, from the store", args: with("full", "--volsize", "1", "--current-time", at(0), "src", url),
 			again: with("full", "--volsize", "1", "--current-time", at(0), "--resume-from-store", "src", url), lost: true, goneOn: 3,
-			before: "cp -a copy0 src", after: points(0), least: 6},
+			before: "cp -a copy0 src", after: pointsLater(0), least: 6},
 		{name: "increment", args: with("--volsize", "1", "--current-time", at(1), "src", url),
 			before: "cp -a archive0 archive; cp -a copy1 src", home: "home0", after: points(0, 1), least: 4, journal: true},
 		{name: "increment, from the store", args: with("--volsize", "1", "--current-time", at(1), "src", url),
 			again: with("--volsize", "1", "--current-time", at(1), "--resume-from-store", "src", url), lost: true, goneOn: 1,
-			before: "cp -a archive0 archive; cp -a copy1 src", home: "home0", after: points(0, 1), least: 4},
+			before: "cp -a archive0 archive; cp -a copy1 src", home: "home0", after: pointsLater(0, 1), least: 4},
 		{name: "compact", args: with("compact", "--volsize", "1", url), before: two, home: "home1", least: 6, journal: true,
 			after: func(m *matrix) {
 				m.t.Helper()
@@ -229,7 +238,7 @@ func (m *matrix) crashes() []crash {
 		{name: "replicate", args: with("replicate", url, m.copyURL), before: "cp -a archive1 archive", least: 8, long: true,
 			after: func(m *matrix) {
 				m.t.Helper()
-				m.points(m.copyURL, 0, 1)
+				m.points(m.copyURL, 0, 0, 1)
 				if out := m.dupfs(with("cleanup", m.copyURL)...); !strings.Contains(out, "No extraneous files") {
 					m.t.Error(out)
 				}
