@@ -12,6 +12,10 @@ type Path string
 // million directories.
 const MaxPath = 64 << 10
 
+// MaxDepth bounds how many directories lie above an entry, the root among them:
+// names of one byte reach it at the length where the kernel takes no longer path.
+const MaxDepth = 2048
+
 // Root is the path of the backup's top entry.
 const Root Path = ""
 

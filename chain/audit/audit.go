@@ -145,13 +145,9 @@ func (l *lister) add(f File) {
 }
 
 func (l *lister) manifest(ctx context.Context, s *chain.Set) (m *manifest.Manifest, err error) {
-	err = l.st.Healing(ctx, s.Manifest.File, func() error {
-		r, err := l.st.Open(ctx, *s.Manifest)
-		if err != nil {
-			return err
-		}
+	err = l.st.ReadThrough(ctx, *s.Manifest, func(r io.Reader) (err error) {
 		m, err = manifest.Parse(r)
-		return errors.Join(err, r.Close())
+		return err
 	})
 	return m, err
 }
@@ -162,10 +158,12 @@ func (l *lister) volumes(s *chain.Set, man *manifest.Manifest) {
 	for _, v := range s.Volumes {
 		there[v.Volume] = v
 	}
+	for _, gap := range man.Missing(s.Volumes) {
+		l.wrong(s, "", errors.New(gap.String()))
+	}
 	for i, row := range man.Volumes {
 		v, ok := there[row.Number]
 		if !ok {
-			l.wrong(s, "", fmt.Errorf("volume %d is missing", row.Number))
 			continue
 		}
 		delete(there, row.Number)

@@ -40,8 +40,7 @@ func (w *world) twoChains(store *mem.Backend) {
 		w.t.Fatalf("%d chains, left over: %v %v %v", len(c.Chains), c.Incomplete, c.Claims, unknown)
 	}
 	for _, ch := range c.Chains {
-		plain, err := st.Get(w.t.Context(), *ch.Sets[0].Index, 1<<20)
-		must(w.t, err)
+		plain := w.read(st, *ch.Sets[0].Index)
 		w.contents = nil
 		w.check(st, ch.Sets[0], plain)
 	}

@@ -60,9 +60,6 @@ func (r *run) planTree(ctx context.Context, items, jobs chan<- *item) error {
 	return nil
 }
 
-// maxDepth bounds how deep directories of a tree are followed.
-const maxDepth = 4096
-
 // node plans an entry and, if it is a directory, what is in it.
 func (p *planner) node(n chain.Node, above map[uint64]bool) error {
 	s := &source{Entry: n.Entry, statSize: n.Size, xattrs: true, version: n.Version}
@@ -83,7 +80,7 @@ func (p *planner) node(n chain.Node, above map[uint64]bool) error {
 	if n.Type != chain.Dir {
 		return nil
 	}
-	if above[n.Dir] || len(above) >= maxDepth {
+	if above[n.Dir] || len(above) >= chain.MaxDepth {
 		return chain.Corrupt(n.Path.String(), "directory lies within itself, or too deep")
 	}
 	above[n.Dir] = true

@@ -131,8 +131,7 @@ func (w *world) again(in *Interrupted) bool {
 		}
 		sets := chain.Collect(files).Chains[0].Sets
 		set := sets[len(sets)-1]
-		plain, err := st.Get(w.t.Context(), *set.Index, 1<<20)
-		must(w.t, err)
+		plain := w.read(st, *set.Index)
 		w.points = append(w.points, point{time: set.End.Unix()})
 		w.check(st, set, plain)
 		return true

@@ -113,8 +113,7 @@ func (w *world) afterRivals(full bool) {
 	}
 	w.contents = nil
 	for _, s := range c.Lines[0].Sets {
-		plain, err := st.Get(w.t.Context(), *s.Index, 1<<20)
-		must(w.t, err)
+		plain := w.read(st, *s.Index)
 		w.accept = func(chain.Path, string) bool { return true }
 		if s == c.Lines[0].Sets[sets-1] {
 			w.accept = nil

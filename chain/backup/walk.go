@@ -171,6 +171,9 @@ func (w *walker) target(d *directory, name string, link unix.Stat_t) (st unix.St
 // childDir visits a directory and what is in it. Its facts are those of the
 // directory that is open, should another one have taken its place.
 func (w *walker) childDir(ctx context.Context, s *source, verdict selection.Verdict) error {
+	if len(w.above) >= chain.MaxDepth {
+		return w.lost(s.Path, fmt.Errorf("more than %d directories deep: nobody could restore it", chain.MaxDepth))
+	}
 	d, err := openDir(s.dir, s.name, s.follow)
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		return w.closed(s, err)

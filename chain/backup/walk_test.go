@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dupfs/backends/mem"
 	"dupfs/chain"
 	"dupfs/chain/selection"
 )
@@ -320,4 +321,31 @@ func TestDataMap(t *testing.T) {
 	must(t, err)
 	check(2*page, nil)
 	check(2*page+1, []chain.Extent{{Off: 0, Len: 2 * page}})
+}
+
+// What lies deeper than a restore goes is named, and not stored.
+func TestTooDeep(t *testing.T) {
+	w := newWorld(t, chain.Gzip)
+	w.backend = mem.New()
+	dir, err := os.OpenRoot(w.src)
+	must(t, err)
+	for range chain.MaxDepth + 3 { // no path leads there
+		must(t, dir.Mkdir("d", 0o755))
+		below, err := dir.OpenRoot("d")
+		must(t, err)
+		must(t, dir.Close())
+		dir = below
+	}
+	must(t, dir.Close())
+	stored := 0
+	o := w.options()
+	o.OnChange = func(Change, chain.Path) { stored++ }
+	stats, err := Run(t.Context(), w.src, w.store(), nil, o)
+	must(t, err)
+	if stats.Errors != 1 || len(w.notices) != 1 || !strings.Contains(w.notices[0].Err.Error(), "2048 directories deep") {
+		t.Errorf("%d errors, %v", stats.Errors, len(w.notices))
+	}
+	if stored != chain.MaxDepth {
+		t.Errorf("%d directories are stored", stored)
+	}
 }

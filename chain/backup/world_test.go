@@ -252,27 +252,29 @@ func (w *world) mustRun(full bool) *Stats {
 	return stats
 }
 
+// read returns the plaintext of a stored file.
+func (w *world) read(st *store.Store, f chain.Stored) (text []byte) {
+	w.t.Helper()
+	must(w.t, st.ReadThrough(w.t.Context(), f, func(r io.Reader) (err error) {
+		text, err = io.ReadAll(r)
+		return err
+	}))
+	return text
+}
+
 // check reads a set back by its index: every file must be where it says, its
 // signature too, and nothing may be left in the temporary directory. Files are
 // compared with the source, unless there was a notice.
 func (w *world) check(st *store.Store, set *chain.Set, plain []byte) {
 	w.t.Helper()
-	read := func(f chain.Stored) []byte {
-		r, err := st.Open(w.t.Context(), f)
-		must(w.t, err)
-		defer r.Close()
-		b, err := io.ReadAll(r)
-		must(w.t, err)
-		return b
-	}
-	if !bytes.Equal(read(*set.Index), plain) {
+	if !bytes.Equal(w.read(st, *set.Index), plain) {
 		w.t.Error("OnIndex was not given what was stored")
 	}
 	volumes := map[int][]byte{}
 	for _, v := range set.Volumes {
-		volumes[v.Volume] = read(v)
+		volumes[v.Volume] = w.read(st, v)
 	}
-	sigs := read(*set.Sigtar)
+	sigs := w.read(st, *set.Sigtar)
 	if set.Full {
 		w.contents = make(map[chain.Path]string)
 	}

@@ -266,7 +266,7 @@ func (c *Catalog) History(ctx context.Context, path int64) ([]Change, error) {
 func walkPage(depth int) int { return max(512>>(depth/8), 4) }
 
 // Walk yields all nodes at the point ord with their Path, in path order. It
-// holds no query open while it yields.
+// holds no query open while it yields. What lies below chain.MaxDepth is an error.
 func (c *Catalog) Walk(ctx context.Context, ord int) iter.Seq2[*Node, error] {
 	return func(yield func(*Node, error) bool) {
 		root, err := c.Lookup(ctx, ord, 0, "")
@@ -325,6 +325,10 @@ func (c *Catalog) walk(ctx context.Context, ord int, root int64, yield func(*Nod
 			stack = append(stack, level{id: n.Dir(), path: n.Path})
 		}
 		if !yield(n, nil) {
+			return
+		}
+		if len(stack) > chain.MaxDepth {
+			yield(nil, fmt.Errorf("%.80s…: more than %d directories deep", n.Path, chain.MaxDepth))
 			return
 		}
 	}

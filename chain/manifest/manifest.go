@@ -21,6 +21,7 @@
 package manifest
 
 import (
+	"fmt"
 	"strings"
 
 	"dupfs/chain"
@@ -96,4 +97,34 @@ type Change struct {
 
 func knownKind(kind string) bool {
 	return kind == "new" || kind == "changed" || kind == "deleted"
+}
+
+// Gap is a run of volumes that are not there.
+type Gap struct{ First, Last int }
+
+func (g Gap) String() string {
+	if g.First == g.Last {
+		return fmt.Sprintf("volume %d is missing", g.First)
+	}
+	return fmt.Sprintf("volumes %d to %d are missing", g.First, g.Last)
+}
+
+// Missing returns the volumes that the manifest names and that are not among
+// those, which a listing has.
+func (m *Manifest) Missing(volumes []chain.Stored) []Gap {
+	there := make(map[int]bool, len(volumes))
+	for _, v := range volumes {
+		there[v.Volume] = true
+	}
+	var gaps []Gap
+	for _, v := range m.Volumes {
+		switch n := len(gaps); {
+		case there[v.Number]:
+		case n > 0 && gaps[n-1].Last == v.Number-1:
+			gaps[n-1].Last = v.Number
+		default:
+			gaps = append(gaps, Gap{v.Number, v.Number})
+		}
+	}
+	return gaps
 }

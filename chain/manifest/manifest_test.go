@@ -3,12 +3,14 @@ package manifest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -344,4 +346,29 @@ func FuzzQuote(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestMissing(t *testing.T) {
+	m := &Manifest{}
+	for _, n := range []int{1, 2, 3, 4, 5, 7, 9} {
+		m.Volumes = append(m.Volumes, Volume{Number: n})
+	}
+	for there, want := range map[string]string{
+		"1,2,3,4,5,7,9": "[]",
+		"2,3,4,5,7,9":   "[volume 1 is missing]",
+		"1,5,7":         "[volumes 2 to 4 are missing volume 9 is missing]",
+		"1,2,3,4":       "[volume 5 is missing volume 7 is missing volume 9 is missing]", // of 6 and 8 nobody knows
+	} {
+		var volumes []chain.Stored
+		for _, n := range strings.Split(there, ",") {
+			number, err := strconv.Atoi(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			volumes = append(volumes, chain.Stored{Name: chain.Name{Volume: number}})
+		}
+		if got := fmt.Sprint(m.Missing(volumes)); got != want {
+			t.Errorf("%s: %s, not %s", there, got, want)
+		}
+	}
 }

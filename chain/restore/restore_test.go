@@ -373,12 +373,12 @@ func TestOddTrees(t *testing.T) {
 
 func TestDeepTree(t *testing.T) {
 	tr := oddTree{}
-	for i := range uint64(maxDepth + 10) {
+	for i := range uint64(chain.MaxDepth + 10) {
 		tr[i+1] = []chain.Node{odd("d", chain.Dir, i+2)}
 	}
 	dir := filepath.Join(t.TempDir(), "t")
 	out := restoreTree(t, forest(), tr, "", dir, Options{Force: true})
-	if out.err != nil || out.Failed != 1 || out.Dirs != maxDepth || !strings.HasSuffix(out.warn[0], "too deep") {
+	if out.err != nil || out.Failed != 1 || out.Dirs != chain.MaxDepth || !strings.HasSuffix(out.warn[0], "too deep") {
 		t.Errorf("%v, %+v, %d warnings", out.err, *out.Report, len(out.warn))
 	}
 }

@@ -216,7 +216,7 @@ func (r *run) child(ctx context.Context, d *dir, n chain.Node, above map[uint64]
 	switch {
 	case above[n.Dir]:
 		return r.fail(ctx, path, errors.New("directory lies within itself"))
-	case len(above) >= maxDepth:
+	case len(above) >= chain.MaxDepth:
 		return r.fail(ctx, path, errors.New("directory lies too deep"))
 	}
 	r.begin(path, n.Type)

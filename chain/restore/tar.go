@@ -139,7 +139,7 @@ func (r *tarRun) walk(ctx context.Context, n chain.Node, above map[uint64]bool) 
 		case err != nil:
 		case above[c.Dir] && c.Type == chain.Dir:
 			err = errors.New("directory lies within itself")
-		case len(above) >= maxDepth:
+		case len(above) >= chain.MaxDepth:
 			err = errors.New("directory lies too deep")
 		}
 		if err != nil {

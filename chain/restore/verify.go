@@ -258,7 +258,7 @@ func (v *verify) entry(ctx context.Context, n *chain.Node, d *onDisk, path chain
 	if inTree && above[n.Dir] {
 		c.err, inTree = errors.New("directory lies within itself"), false
 	}
-	if inTree && len(above) >= maxDepth {
+	if inTree && len(above) >= chain.MaxDepth {
 		c.err, inTree = errors.New("directory lies too deep"), false
 	}
 	fd := -1

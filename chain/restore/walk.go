@@ -10,13 +10,8 @@ import (
 	"dupfs/chain"
 )
 
-const (
-	// pageLen is the number of entries of a directory held at a time.
-	pageLen = 256
-	// maxDepth is the deepest directory. Names of one byte reach it at the
-	// length where the kernel takes no longer path.
-	maxDepth = 2048
-)
+// pageLen is the number of entries of a directory held at a time.
+const pageLen = 256
 
 // errPage ends a page.
 var errPage = errors.New("page is full")

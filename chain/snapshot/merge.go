@@ -155,13 +155,9 @@ func (a *Archive) manifest(ctx context.Context, set *chain.Set) (*manifest.Manif
 }
 
 func (a *Archive) readManifest(ctx context.Context, f chain.Stored) (m *manifest.Manifest, err error) {
-	err = a.st.Healing(ctx, f.File, func() error {
-		r, err := a.st.Open(ctx, f)
-		if err != nil {
-			return err
-		}
+	err = a.st.ReadThrough(ctx, f, func(r io.Reader) (err error) {
 		m, err = manifest.Parse(r)
-		return errors.Join(err, r.Close())
+		return err
 	})
 	return m, err
 }
@@ -192,8 +188,11 @@ type merging struct {
 func (m *merging) lookForVolumes() {
 	for _, v := range m.man.Volumes {
 		if _, ok := m.line.stored(m.ord, v.Number); !ok {
-			m.line.a.note("%v", m.line.missing(m.ord, v.Number))
+			_ = m.line.missing(m.ord, v.Number) // it is noted
 		}
+	}
+	for _, gap := range m.man.Missing(m.set.Volumes) {
+		m.line.a.note("set %s: %v", m.set.Times(), gap)
 	}
 }
 

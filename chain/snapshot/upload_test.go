@@ -1,7 +1,9 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -180,7 +182,7 @@ func TestUploadedIndexesRefused(t *testing.T) {
 				if !ok {
 					t.Fatal(plain)
 				}
-				text, err := a.st.Get(t.Context(), chain.Stored{Name: name, Size: -1}, 1<<30)
+				text, err := plaintext(t.Context(), a.st, name)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -194,7 +196,7 @@ func TestUploadedIndexesRefused(t *testing.T) {
 			a := openWriter(t, b, nil)
 			for _, n := range names {
 				name, _ := chain.ParseName(n, chain.Prefixes{})
-				text, err := a.st.Get(t.Context(), chain.Stored{Name: name, Size: -1}, 1<<30)
+				text, err := plaintext(t.Context(), a.st, name)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -208,7 +210,7 @@ func TestUploadedIndexesRefused(t *testing.T) {
 			a := openWriter(t, b, func() (*pgp.Encrypter, error) { return pgp.NewEncrypter("somebody else's") })
 			for _, n := range names {
 				name, _ := chain.ParseName(n, chain.Prefixes{})
-				text, err := a.st.Get(t.Context(), chain.Stored{Name: name, Size: -1}, 1<<30)
+				text, err := plaintext(t.Context(), a.st, name)
 				if err == nil {
 					err = a.st.Put(t.Context(), name, text)
 				}
@@ -260,4 +262,13 @@ func TestUploadIncomplete(t *testing.T) {
 	if got := len(stored(t, b, "dupfs-index")); got != sets-1 {
 		t.Errorf("%d indexes of %d sets: %q", got, sets, *a.notes)
 	}
+}
+
+// plaintext returns that of a stored file.
+func plaintext(ctx context.Context, st *store.Store, name chain.Name) (text []byte, err error) {
+	err = st.ReadThrough(ctx, chain.Stored{Name: name, Size: -1}, func(r io.Reader) (err error) {
+		text, err = io.ReadAll(r)
+		return err
+	})
+	return text, err
 }

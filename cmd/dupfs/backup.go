@@ -435,7 +435,7 @@ func (a *archive) oneSecret(ctx context.Context, c *cli.Context, increment bool)
 	if m == nil || m.Layer != chain.OpenPGP {
 		return nil
 	}
-	_, err := a.store.Get(ctx, *m, maxManifest)
+	err := a.store.ReadThrough(ctx, *m, func(io.Reader) error { return nil })
 	switch {
 	case err == nil && increment && !a.openpgp.public():
 		err = a.samePassphrase(ctx, c, *m)
@@ -471,9 +471,6 @@ func (a *archive) samePassphrase(ctx context.Context, c *cli.Context, m chain.St
 	}
 	return err
 }
-
-// maxManifest bounds the manifests that are read whole, in bytes.
-const maxManifest = 256 << 20
 
 // tooOld reports whether --full-if-older-than, or --full-if-n-inc, asks for a
 // full backup.

@@ -442,10 +442,10 @@ func TestBombs(t *testing.T) {
 	w := newWorld(t)
 	w.sh("mkdir src; echo x > src/file")
 	url := w.url("archive")
-	commands := [][]string{{"ls", "-lR", url}, {"restore", url, "out"}}
+	commands := [][]string{{"ls", "-lR", url}, {"restore", url, "out"}, {"status", url}}
 	if long {
 		commands = append(commands, [][]string{
-			{"status", url}, {"find", url, "*"}, {"verify", url}, {"verify", "--level", "list", url}, {"verify", "--level", "volumes", url},
+			{"find", url, "*"}, {"verify", url}, {"verify", "--level", "list", url}, {"verify", "--level", "volumes", url},
 			{"doctor", "--deep", url}, {"index", url}, {"cat", url, "kept"}, {"history", url, "kept"}, {"tar", url},
 			{"collection-status", url}, {"list-current-files", url}, {"--allow-source-mismatch", "src", url},
 			{"compact", url}, {"replicate", url, w.url("second")}, {"doctor", "--repair", url}, {"cleanup", "--force", url}}...)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,18 +58,12 @@ func runCollectionStatus(ctx context.Context, e *environ, c *cli.Context) error 
 
 // changes calls fn for each file of the list that a set's manifest has.
 func (a *archive) changes(ctx context.Context, s *chain.Set, fn func(manifest.Change)) error {
-	text, err := a.store.Get(ctx, *s.Manifest, maxManifest)
-	if err != nil {
-		return err
-	}
-	err = manifest.ParseFileList(bytes.NewReader(text), func(c manifest.Change) error {
-		fn(c)
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", s.Manifest.File, err)
-	}
-	return nil
+	return ofFile(s.Manifest.File, a.store.ReadThrough(ctx, *s.Manifest, func(r io.Reader) error {
+		return manifest.ParseFileList(r, func(c manifest.Change) error {
+			fn(c)
+			return nil
+		})
+	}))
 }
 
 // showChanges shows the files that changed in one set.

@@ -124,7 +124,7 @@ func (a *archive) cost(ctx context.Context, c *cli.Context, p chain.Path, listed
 	seen := map[uint64]bool{} // files with several names
 	top, err := nameOf(ctx, tree, p)
 	if err == nil {
-		err = namesBelow(ctx, tree, top, func(n chain.Node) error {
+		err = namesBelow(ctx, tree, top, 0, func(n chain.Node) error {
 			if n.Type != chain.File || seen[n.Version] {
 				return ctx.Err()
 			}

@@ -284,12 +284,15 @@ func walkNames(ctx context.Context, t chain.Tree, fn func(chain.Node) error) err
 		return err
 	}
 	root.Path = chain.Root
-	return namesBelow(ctx, t, root, fn)
+	return namesBelow(ctx, t, root, 0, fn)
 }
 
-func namesBelow(ctx context.Context, t chain.Tree, n chain.Node, fn func(chain.Node) error) error {
+func namesBelow(ctx context.Context, t chain.Tree, n chain.Node, depth int, fn func(chain.Node) error) error {
 	if err := fn(n); err != nil || n.Type != chain.Dir {
 		return err
 	}
-	return pages(ctx, t, n, false, func(c chain.Node) error { return namesBelow(ctx, t, c, fn) })
+	if depth == chain.MaxDepth {
+		return tooDeep(n)
+	}
+	return pages(ctx, t, n, false, func(c chain.Node) error { return namesBelow(ctx, t, c, depth+1, fn) })
 }

@@ -57,7 +57,7 @@ func (a *archive) whole(ctx context.Context, c *cli.Context, ch *chain.Chain) bo
 			continue
 		}
 		m, err := a.manifest(ctx, s)
-		if err != nil || len(missingVolumes(s, m)) > 0 {
+		if err != nil || len(m.Missing(s.Volumes)) > 0 {
 			return false
 		}
 	}

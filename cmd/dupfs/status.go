@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -166,7 +165,9 @@ func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state
 	if m, err := a.manifest(ctx, s); err != nil {
 		st.Wrong = append(st.Wrong, err.Error())
 	} else {
-		st.Wrong = append(st.Wrong, missingVolumes(s, m)...)
+		for _, gap := range m.Missing(s.Volumes) {
+			st.Wrong = append(st.Wrong, gap.String())
+		}
 	}
 	if h, ok := a.store.HealedFile(s.Manifest.File); ok {
 		st.Wrong = append(st.Wrong, h.File+": "+h.Reason+"; its recovery files make it whole")
@@ -180,32 +181,22 @@ func (a *archive) setStatus(ctx context.Context, s *chain.Set, number int, state
 	return st
 }
 
-// missingVolumes compares the listing with the manifest.
-func missingVolumes(s *chain.Set, m *manifest.Manifest) []string {
-	there := map[int]bool{}
-	for _, v := range s.Volumes {
-		there[v.Volume] = true
-	}
-	var wrong []string
-	for _, v := range m.Volumes {
-		if !there[v.Number] {
-			wrong = append(wrong, fmt.Sprintf("volume %d is missing", v.Number))
-		}
-	}
-	return wrong
+// manifest reads the manifest of a set.
+func (a *archive) manifest(ctx context.Context, s *chain.Set) (m *manifest.Manifest, err error) {
+	err = a.store.ReadThrough(ctx, *s.Manifest, func(r io.Reader) (err error) {
+		m, err = manifest.Parse(r)
+		return err
+	})
+	return m, ofFile(s.Manifest.File, err)
 }
 
-// manifest reads the manifest of a set.
-func (a *archive) manifest(ctx context.Context, s *chain.Set) (*manifest.Manifest, error) {
-	text, err := a.store.Get(ctx, *s.Manifest, maxManifest)
-	if err != nil {
-		return nil, err
+// ofFile makes an error of what a stored file holds name that.
+func ofFile(file string, err error) error {
+	var corrupt *chain.CorruptError
+	if errors.As(err, &corrupt) && corrupt.Name != file {
+		return fmt.Errorf("%s: %w", file, err)
 	}
-	m, err := manifest.Parse(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Manifest.File, err)
-	}
-	return m, nil
+	return err
 }
 
 func printStatusJSON(w io.Writer, sets []setStatus) error {

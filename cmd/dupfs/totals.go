@@ -116,7 +116,7 @@ func treeSize(ctx context.Context, t chain.Tree, p chain.Path) (sum int64, err e
 	if err != nil {
 		return 0, err
 	}
-	err = namesBelow(ctx, t, n, func(n chain.Node) error {
+	err = namesBelow(ctx, t, n, 0, func(n chain.Node) error {
 		sum += max(n.Size, 0)
 		return ctx.Err()
 	})

@@ -38,10 +38,6 @@ func lookup(ctx context.Context, t chain.Tree, p chain.Path) (chain.Node, error)
 	return n, nil
 }
 
-// maxDepth is how deep a walk goes, as a restore does: it holds some entries of
-// each directory on the way.
-const maxDepth = 2048
-
 func walkNode(ctx context.Context, t chain.Tree, n chain.Node, deep bool, fn func(chain.Node) error) error {
 	return walkBelow(ctx, t, n, deep, 0, fn)
 }
@@ -55,13 +51,18 @@ func walkBelow(ctx context.Context, t chain.Tree, n chain.Node, deep bool, depth
 	case n.Type != chain.Dir || !deep:
 		return nil
 	}
-	if depth == maxDepth {
-		return fail(exitUser, fmt.Errorf("%.80s…: more than %d directories deep", n.Path, maxDepth),
-			"give the path of a directory in it to see what is below")
+	if depth == chain.MaxDepth { // some entries of each directory on the way are held
+		return tooDeep(n)
 	}
 	return children(ctx, t, n, func(c chain.Node) error {
 		return walkBelow(ctx, t, c, deep, depth+1, fn)
 	})
+}
+
+// tooDeep is the error of a walk that is not followed any further.
+func tooDeep(n chain.Node) error {
+	return fail(exitUser, fmt.Errorf("%.80s…: more than %d directories deep", n.Path, chain.MaxDepth),
+		"`dupfs ls -R URL PATH` shows what is below a directory in it")
 }
 
 // childPage is how many children of a directory are held at a time.
