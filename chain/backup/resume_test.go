@@ -475,6 +475,48 @@ func TestRebuildDeltas(t *testing.T) {
 	}
 }
 
+// TestRebuildBig is TestRebuild for a file of many pieces, whose size is not known
+// when the signature's blocks must be.
+func TestRebuildBig(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		w := newWorld(t, chain.Gzip)
+		w.opts.VolSize = 2 << 20
+		w.write("a", "small")
+		w.write("b", noise(1, 11<<20))
+		for i := range 8 {
+			w.write(fmt.Sprintf("c%d", i), noise(uint64(i), 1<<20))
+		}
+		w.stampDirs()
+		journal := filepath.Join(w.dir, "journal")
+		w.opts.Journal = journal
+		g := &grave{Backend: mem.New(), t: t, left: 8, journal: journal}
+		w.backend = g
+		if _, err := w.run(true); !errors.Is(err, errDead) {
+			t.Fatal(err)
+		}
+		files, err := storedStore(w, g).List(t.Context())
+		must(t, err)
+		must(t, os.WriteFile(journal, g.notes, 0o600))
+		want, kept := notes(t, journal)
+		past := noise(1, 11<<20)
+		if changed { // it is larger now: blocks stay the same up to 8 GiB
+			w.write("b", past+noise(5, 15<<20))
+		}
+		must(t, Rebuild(t.Context(), storedStore(w, g), chain.Collect(files).Incomplete[0], nil, journal, w.rebuildOptions(nil)))
+		got, n := notes(t, journal)
+		if n != kept || !strings.Contains(want, "Path:b ") || got != want {
+			t.Errorf("changed %v: %d volumes are kept, made anew %d; %.200s", changed, kept, n, differ(got, want))
+		}
+		in, err := ReadJournal(journal)
+		must(t, err)
+		w.accept = func(p chain.Path, content string) bool { return p != "b" || content == past }
+		w.now += 100_000
+		if !w.again(in) {
+			t.Fatal("it was not gone on with")
+		}
+	}
+}
+
 // storedStore is the store as it was when the process died.
 func storedStore(w *world, g *grave) *store.Store {
 	w.t.Helper()
