@@ -59,7 +59,7 @@ type Options struct {
 	Hostname  string               // "": left out of the manifest
 	Localdir  string               // source as the manifest has it; "": left out
 
-	VolSize   int64  // stored bytes at which a volume is closed; 0: 200 MiB
+	VolSize   int64  // stored bytes at which a volume is closed, later ones of very many at more; 0: 200 MiB
 	PieceSize int    // bytes of content in one member; 0: 1 MiB, which is also the most
 	MaxBlock  int    // cap of signature block lengths in bytes; 0: duplicity's 2048
 	Workers   int    // files prepared at a time; 0: as many as processors, at least 2

@@ -380,7 +380,7 @@ func (p *replayer) event(e *event) error {
 		k.ID = 0 // of another walk of the base
 		return s.o.OnKnown(k)
 	case evVolume:
-		s.rows = append(s.rows, e.Volume.Row)
+		s.sealed(e.Volume.Row)
 		e.Volume.Counts.apply(&s.stats)
 		_, err := s.layouts.Write(append(binary.AppendUvarint(nil, uint64(len(e.Volume.Layout))), e.Volume.Layout...))
 		return err

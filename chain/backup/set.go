@@ -45,6 +45,7 @@ type setWriter struct {
 
 	vol     *volumeWriter // nil if none is open
 	rows    []manifest.Volume
+	paths   int    // bytes of the paths of rows
 	layouts *spool // of the volumes; they hold keys
 
 	uploads   errgroup.Group
@@ -116,7 +117,8 @@ func (s *setWriter) empty() bool { return s.vol == nil && len(s.rows) == 0 }
 // place writes a member. last says that no piece of its entry follows. It
 // returns the number of the volume and the plainOff of the body there.
 func (s *setWriter) place(ctx context.Context, m *difftar.Member, body []byte, last bool) (int, int64, error) {
-	if s.vol != nil && s.vol.n > 0 && s.vol.w.StoredSize() >= s.o.VolSize-min(closeAhead, s.o.VolSize/8) {
+	size := grown(s.o.VolSize, len(s.rows)+1)
+	if s.vol != nil && s.vol.n > 0 && s.vol.w.StoredSize() >= size-min(closeAhead, size/8) {
 		if err := s.closeVolume(); err != nil {
 			return 0, 0, err
 		}
@@ -148,9 +150,18 @@ func (s *setWriter) place(ctx context.Context, m *difftar.Member, body []byte, l
 	return v.row.Number, off, nil
 }
 
+// grown returns the size of a volume: each time that a quarter of the volumes that
+// a set may have is full it doubles, so that all sets stay readable.
+func grown(size int64, number int) int64 {
+	return size << min((number-1)/(manifest.MaxVolumes/4), 3)
+}
+
 // openVolume begins the next volume.
 func (s *setWriter) openVolume(ctx context.Context) error {
 	number := len(s.rows) + 1
+	if number > manifest.MaxVolumes || s.paths > manifest.MaxPaths-2*chain.MaxPath {
+		return fmt.Errorf("volume %d would be more than anything reads: a set of this size needs larger volumes", number)
+	}
 	w, err := s.st.Create(ctx, s.named(chain.VolumeFile, number))
 	if err != nil {
 		return err
@@ -182,7 +193,7 @@ func (s *setWriter) closeVolume() error {
 		v.row.MD5, v.row.HasMD5 = sums.MD5, true
 		v.row.Parts, v.row.PartSize = sums.Parts, sums.PartSize
 	}
-	s.rows = append(s.rows, v.row)
+	s.sealed(v.row)
 	if err := s.keepLayout(v, layout); err != nil {
 		v.w.Abort()
 		return err
@@ -200,6 +211,12 @@ func (s *setWriter) closeVolume() error {
 		return nil
 	})
 	return nil
+}
+
+// sealed notes the next volume.
+func (s *setWriter) sealed(row manifest.Volume) {
+	s.rows = append(s.rows, row)
+	s.paths += len(row.First) + len(row.Last)
 }
 
 // told tells of the upload of a volume.

@@ -13,14 +13,16 @@ import (
 	"dupfs/chain"
 )
 
+// What bounds the memory for a manifest. Nothing reads a set that has more.
+const (
+	MaxVolumes = 1 << 18  // of a set
+	MaxPaths   = 64 << 20 // bytes of all paths that volumes begin and end with
+)
+
 const (
 	// maxLine bounds the lines that mean something. A path is at most some
 	// 16 KiB when quoted. Longer lines are passed over.
 	maxLine = 256 << 10
-	// maxVolumes bounds the volumes of a set, and so the memory for them.
-	maxVolumes = 1 << 18
-	// maxPaths bounds the bytes of all paths that volumes begin and end with.
-	maxPaths = 64 << 20
 	// maxIndex bounds what is believed of an index's size.
 	maxIndex = 1 << 50
 )
@@ -122,7 +124,7 @@ func (p *parser) beginVolume(rest string) error {
 	if !ok || err != nil || n < 1 {
 		return corrupt("a volume without its number")
 	}
-	if len(p.volumes) >= maxVolumes || p.paths > maxPaths {
+	if len(p.volumes) >= MaxVolumes || p.paths > MaxPaths {
 		return corrupt("too many volumes")
 	}
 	p.within, p.hasFirst, p.hasLast = true, false, false
