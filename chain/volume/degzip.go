@@ -2,6 +2,11 @@ package volume
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"hash"
 	"hash/crc32"
 	"io"
 
@@ -31,12 +36,69 @@ type gzipDecoder struct {
 	tailAt int64
 	own    bool
 	tail   trailer // if own
+	told   []byte  // by the tap, before the trailer
 }
 
 func newGzipDecoder(src *source, buf *bufio.Reader, spacing int64) *gzipDecoder {
 	d := &gzipDecoder{src: src, buf: buf, spacing: spacing}
 	d.scan.on, d.inflate.Spacing = spacing > 0, spacing
+	if d.scan.on {
+		src.tap = &tap{sum: sha256.New(), all: sha256.New()}
+	}
 	return d
+}
+
+// tap hashes what is stored, member by member, as a trailer of ours has it: a
+// checksum of gzip's says nothing of a header.
+type tap struct {
+	raw []byte    // that was read, from at on
+	at  int64     // in the stored file
+	sum hash.Hash // of the member
+	all hash.Hash // of the lengths and hashes of members
+	len int64     // of the member
+}
+
+// to takes what was decoded up to off.
+func (t *tap) to(off int64) {
+	if t == nil {
+		return
+	}
+	n := off - t.at
+	t.sum.Write(t.raw[:n])
+	t.raw = append(t.raw[:0], t.raw[n:]...)
+	t.at, t.len = off, t.len+n
+}
+
+// end ends a member at off.
+func (t *tap) end(off int64) {
+	if t == nil {
+		return
+	}
+	t.to(off)
+	if t.len > 0 {
+		note(t.all, t.len, t.sum.Sum(nil))
+	}
+	t.sum.Reset()
+	t.len = 0
+}
+
+// note adds a chunk's length and hash.
+func note(all hash.Hash, n int64, sum []byte) {
+	all.Write(binary.AppendVarint(nil, n))
+	all.Write(sum[:hashLen])
+}
+
+// agrees reports whether the chunks are stored as the trailer says.
+func (d *gzipDecoder) agrees() bool {
+	if d.src.tap == nil {
+		return true
+	}
+	all := sha256.New()
+	for i := range d.tail.sizes {
+		s := &d.tail.sizes[i]
+		note(all, s.stored, s.hash[:])
+	}
+	return bytes.Equal(all.Sum(nil), d.told)
 }
 
 // off returns the offset in the stored file.
@@ -50,6 +112,7 @@ func (d *gzipDecoder) next() ([]byte, error) {
 			}
 		}
 		b, err := d.inflate.Next()
+		d.src.tap.to(d.off())
 		if err == io.EOF {
 			if err := memberTail(d.buf, d.crc, d.size); err != nil {
 				return nil, err
@@ -88,6 +151,7 @@ func (d *gzipDecoder) member() error {
 		return err
 	}
 	at := d.off()
+	d.src.tap.end(at)
 	extra, err := memberHeader(d.buf)
 	if err != nil {
 		return err
@@ -114,9 +178,14 @@ func (d *gzipDecoder) piece(at int64, extra []byte) {
 	}
 	if d.pieces == nil {
 		d.tailAt = at
+		if d.src.tap != nil {
+			d.told = d.src.tap.all.Sum(nil)
+		}
 	}
 	d.pieces = append(d.pieces, piece...)
 }
+
+var errStored = errors.New("a chunk is not as its hash says")
 
 // finish looks at the trailer, which must be there if it was promised.
 func (d *gzipDecoder) finish() error {
@@ -125,6 +194,9 @@ func (d *gzipDecoder) finish() error {
 	d.tail = t
 	if d.marked && !d.own {
 		return io.ErrUnexpectedEOF
+	}
+	if d.own && !d.agrees() {
+		return errStored
 	}
 	return io.EOF
 }

@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
@@ -248,6 +249,8 @@ func (m *message) stored(from, to int64) (int64, int64) {
 	return m.outer.to(from), m.outer.to(to-1) + 1
 }
 
+var errBeyond = errors.New("it lies beyond the end of the packet")
+
 // decrypt returns the bytes from..to of in, given the stored bytes for them.
 func (m *message) decrypt(s *scratch, stored []byte, from, to int64) ([]byte, error) {
 	block, err := m.session.Block()
@@ -255,6 +258,9 @@ func (m *message) decrypt(s *scratch, stored []byte, from, to int64) ([]byte, er
 		return nil, err
 	}
 	lo, hi := m.cipherRange(from, to)
+	if to > m.inner.size || hi > m.outer.size { // of a layout that nobody wrote
+		return nil, errBeyond
+	}
 	s.body = m.outer.strip(s.body[:0], stored, lo, hi)
 	size := block.BlockSize()
 	iv, text := make([]byte, size), s.body

@@ -30,6 +30,7 @@ type source struct {
 	r   io.Reader
 	n   int64
 	sum hash.Hash // nil: not wanted
+	tap *tap      // nil: not wanted
 	err error
 }
 
@@ -38,6 +39,9 @@ func (s *source) Read(p []byte) (int, error) {
 	s.n += int64(n)
 	if s.sum != nil {
 		s.sum.Write(p[:n])
+	}
+	if s.tap != nil {
+		s.tap.raw = append(s.tap.raw, p[:n]...)
 	}
 	if err != nil && err != io.EOF {
 		s.err = err
