@@ -51,16 +51,29 @@ func newGzipDecoder(src *source, buf *bufio.Reader, spacing int64) *gzipDecoder 
 // tap hashes what is stored, member by member, as a trailer of ours has it: a
 // checksum of gzip's says nothing of a header.
 type tap struct {
-	raw []byte    // that was read, from at on
-	at  int64     // in the stored file
-	sum hash.Hash // of the member
-	all hash.Hash // of the lengths and hashes of members
-	len int64     // of the member
+	raw  []byte    // that was read, from at on
+	at   int64     // in the stored file
+	sum  hash.Hash // of the member
+	all  hash.Hash // of the lengths and hashes of members
+	len  int64     // of the member
+	lost bool      // more was read at a time than of any file of ours
 }
 
-// to takes what was decoded up to off.
+// maxTap bounds what is read and not yet decoded.
+const maxTap = 1 << 20
+
+// take takes what was read.
+func (t *tap) take(p []byte) {
+	if t.lost = t.lost || len(t.raw)+len(p) > maxTap; t.lost {
+		t.raw = nil
+		return
+	}
+	t.raw = append(t.raw, p...)
+}
+
+// to hashes what was decoded up to off.
 func (t *tap) to(off int64) {
-	if t == nil {
+	if t == nil || t.lost {
 		return
 	}
 	n := off - t.at
@@ -71,7 +84,7 @@ func (t *tap) to(off int64) {
 
 // end ends a member at off.
 func (t *tap) end(off int64) {
-	if t == nil {
+	if t == nil || t.lost {
 		return
 	}
 	t.to(off)
@@ -92,6 +105,9 @@ func note(all hash.Hash, n int64, sum []byte) {
 func (d *gzipDecoder) agrees() bool {
 	if d.src.tap == nil {
 		return true
+	}
+	if d.src.tap.lost {
+		return false
 	}
 	all := sha256.New()
 	for i := range d.tail.sizes {

@@ -41,7 +41,7 @@ func (s *source) Read(p []byte) (int, error) {
 		s.sum.Write(p[:n])
 	}
 	if s.tap != nil {
-		s.tap.raw = append(s.tap.raw, p[:n]...)
+		s.tap.take(p[:n])
 	}
 	if err != nil && err != io.EOF {
 		s.err = err

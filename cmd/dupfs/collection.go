@@ -56,11 +56,14 @@ func runCollectionStatus(ctx context.Context, e *environ, c *cli.Context) error 
 	return nil
 }
 
-// changes calls fn for each file of the list that a set's manifest has.
-func (a *archive) changes(ctx context.Context, s *chain.Set, fn func(manifest.Change)) error {
+// changes calls fn for each file of the list that a set's manifest has, the i-th
+// one; from 0 again if the manifest was healed meanwhile.
+func (a *archive) changes(ctx context.Context, s *chain.Set, fn func(i int, c manifest.Change)) error {
 	return ofFile(s.Manifest.File, a.store.ReadThrough(ctx, *s.Manifest, func(r io.Reader) error {
+		i := 0
 		return manifest.ParseFileList(r, func(c manifest.Change) error {
-			fn(c)
+			fn(i, c)
+			i++
 			return nil
 		})
 	}))
@@ -84,8 +87,8 @@ func (a *archive) showChanges(ctx context.Context, active *chain.Chain, number s
 		set := active.Sets[len(active.Sets)-1-n]
 		width := len("File:")
 		var list []manifest.Change
-		err := a.changes(ctx, set, func(c manifest.Change) {
-			list = append(list, c)
+		err := a.changes(ctx, set, func(i int, c manifest.Change) {
+			list = append(list[:i], c)
 			width = max(width, len(c.Path.String()))
 		})
 		if err != nil {
@@ -110,7 +113,7 @@ func (a *archive) showFile(ctx context.Context, active *chain.Chain, file string
 		found, rows := 0, ""
 		for _, s := range active.Sets {
 			kind := ""
-			if err := a.changes(ctx, s, func(c manifest.Change) {
+			if err := a.changes(ctx, s, func(_ int, c manifest.Change) {
 				if c.Path.String() == file {
 					kind = strings.ToUpper(c.Kind[:1]) + c.Kind[1:]
 				}
