@@ -345,13 +345,8 @@ func TestRebuild(t *testing.T) {
 				w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
 				w.small()
 				w.stampDirs()
-				journal := filepath.Join(w.dir, "journal")
-				w.opts.Journal = journal
-				g := &grave{Backend: mem.New(), t: t, left: 8, journal: journal}
-				w.backend = g
-				if _, err := w.run(true); !errors.Is(err, errDead) {
-					t.Fatal(err)
-				}
+				g := w.dies(true, 8)
+				journal := g.journal
 				w.contents, w.known = nil, make(map[chain.Path]Known)
 				w.backend = storedIn(t, g.store)
 				files, err := w.store().List(t.Context())
@@ -413,15 +408,10 @@ func TestRebuildDeltas(t *testing.T) {
 	w.write("j", noise(21, 3_000)[:1_700])
 	w.write("k", noise(23, 9_000))
 	w.stampDirs()
-	journal := filepath.Join(w.dir, "journal")
-	w.opts.Journal = journal
 	base, _ := w.base(w.store())
-	g := &grave{Backend: w.backend.(*mem.Backend), t: t, left: 5, journal: journal}
-	w.backend = g
 	o := w.rebuildOptions(base)
-	if _, err := w.run(false); !errors.Is(err, errDead) {
-		t.Fatal(err)
-	}
+	g := w.dies(false, 5)
+	journal := g.journal
 	files, err := storedStore(w, g).List(t.Context())
 	must(t, err)
 	set := chain.Collect(files).Incomplete[0]
@@ -487,13 +477,8 @@ func TestRebuildBig(t *testing.T) {
 			w.write(fmt.Sprintf("c%d", i), noise(uint64(i), 1<<20))
 		}
 		w.stampDirs()
-		journal := filepath.Join(w.dir, "journal")
-		w.opts.Journal = journal
-		g := &grave{Backend: mem.New(), t: t, left: 8, journal: journal}
-		w.backend = g
-		if _, err := w.run(true); !errors.Is(err, errDead) {
-			t.Fatal(err)
-		}
+		g := w.dies(true, 8)
+		journal := g.journal
 		files, err := storedStore(w, g).List(t.Context())
 		must(t, err)
 		must(t, os.WriteFile(journal, g.notes, 0o600))
@@ -515,6 +500,21 @@ func TestRebuildBig(t *testing.T) {
 			t.Fatal("it was not gone on with")
 		}
 	}
+}
+
+// dies runs a backup that dies at that call that writes.
+func (w *world) dies(full bool, left int) *grave {
+	w.t.Helper()
+	store, ok := w.backend.(*mem.Backend)
+	if !ok {
+		store = mem.New()
+	}
+	g := &grave{Backend: store, t: w.t, left: left, journal: filepath.Join(w.dir, "journal")}
+	w.backend, w.opts.Journal = g, g.journal
+	if _, err := w.run(full); !errors.Is(err, errDead) {
+		w.t.Fatal(err)
+	}
+	return g
 }
 
 // storedStore is the store as it was when the process died.
@@ -647,13 +647,8 @@ func TestTornJournal(t *testing.T) {
 	w.opts.VolSize, w.opts.PieceSize = 7_000, 1_000
 	w.small()
 	w.stampDirs()
-	journal := filepath.Join(w.dir, "journal")
-	w.opts.Journal = journal
-	g := &grave{Backend: mem.New(), t: t, left: 10, journal: journal}
-	w.backend = g
-	if _, err := w.run(true); !errors.Is(err, errDead) {
-		t.Fatal(err)
-	}
+	g := w.dies(true, 10)
+	journal := g.journal
 	must(t, os.WriteFile(journal, g.notes, 0o600))
 	whole, err := ReadJournal(journal)
 	must(t, err)

@@ -103,11 +103,8 @@ func note(all hash.Hash, n int64, sum []byte) {
 
 // agrees reports whether the chunks are stored as the trailer says.
 func (d *gzipDecoder) agrees() bool {
-	if d.src.tap == nil {
-		return true
-	}
-	if d.src.tap.lost {
-		return false
+	if t := d.src.tap; t == nil || t.lost {
+		return t == nil
 	}
 	all := sha256.New()
 	for i := range d.tail.sizes {

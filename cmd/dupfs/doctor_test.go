@@ -169,7 +169,7 @@ func TestSalvageVolumes(t *testing.T) {
 				}
 			}
 			// With a volume of the first set missing, and one damaged: the rest.
-			w.sh(`rm -r out? home; mkdir home; cd archive; rm *full*vol2.*; f=$(ls *full*vol4.*); printf XXXX | dd of=$f bs=1 seek=70000 conv=notrunc status=none`)
+			w.sh(`rm -r out? home; mkdir home; cd archive; rm *full*vol2.*; f=$(ls *full*vol4.*); printf ruin | dd of=$f bs=1 seek=70000 conv=notrunc status=none`)
 			lost, kept := 0, 0
 			for n := range 3 {
 				out := w.path(fmt.Sprint("out", n))
